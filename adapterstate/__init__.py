@@ -1,0 +1,81 @@
+"""The state of a torch model's adapters, as an explicit, declared state machine."""
+
+from adapterstate.config import LoraConfig
+from adapterstate.errors import (
+    AdapterNameError,
+    AdapterOverlapError,
+    AdapterStateError,
+    ArgumentError,
+    AttachError,
+    ChartError,
+    ConfigError,
+    CoveredClassError,
+    DuplicateAdapterError,
+    EventInProgressError,
+    EventRefusedError,
+    ForwardNotCalledError,
+    InternalError,
+    MergedError,
+    NotActiveError,
+    NotMergeableError,
+    NotSwappableError,
+    ObserverError,
+    SnapshotError,
+    TargetError,
+    UnknownAdapterError,
+)
+from adapterstate.inspection import Status
+from adapterstate.machine.charts import CHARTS, Chart, Charts, Row
+from adapterstate.machine.guards import Choice, Guard, choice, guard
+from adapterstate.machine.records import Refusal
+from adapterstate.modules.method import AdapterConfig, Auxiliary, Live, Placement, Site, Tuner, base_tensor
+from adapterstate.records import Explanation, Finding, JournalEntry, Snapshot
+from adapterstate.state import AdapterState, attach
+
+__all__ = [
+    "CHARTS",
+    "AdapterConfig",
+    "AdapterNameError",
+    "AdapterOverlapError",
+    "AdapterState",
+    "AdapterStateError",
+    "ArgumentError",
+    "AttachError",
+    "Auxiliary",
+    "Chart",
+    "ChartError",
+    "Charts",
+    "Choice",
+    "ConfigError",
+    "CoveredClassError",
+    "DuplicateAdapterError",
+    "EventInProgressError",
+    "EventRefusedError",
+    "Explanation",
+    "Finding",
+    "ForwardNotCalledError",
+    "Guard",
+    "InternalError",
+    "JournalEntry",
+    "Live",
+    "LoraConfig",
+    "MergedError",
+    "NotActiveError",
+    "NotMergeableError",
+    "NotSwappableError",
+    "ObserverError",
+    "Placement",
+    "Refusal",
+    "Row",
+    "Site",
+    "Snapshot",
+    "SnapshotError",
+    "Status",
+    "TargetError",
+    "Tuner",
+    "UnknownAdapterError",
+    "attach",
+    "base_tensor",
+    "choice",
+    "guard",
+]

@@ -1,0 +1,181 @@
+"""The commit: everything an event writes, written ahead, so that all of it is done or none.
+
+This is the only file that writes to modules and parameters, their `requires_grad` included. A `Transaction` first collects every write with the
+value that it replaces; only `commit` carries them out. Undoing puts the old values back whether or not the write had been reached, so it can be
+repeated, and is when it is interrupted itself. The commit point is the append to the journal: before it an event can be undone, after
+it the event is complete.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+MISSING: Any = object()
+"""Stands for a key that is not there."""
+
+_ATTEMPTS = 100
+"""How often undoing is begun again after an interrupt before the interrupt wins."""
+
+
+class _Write:
+    """One write: where, what was there, what shall be there."""
+
+    __slots__ = ("holder", "key", "new", "old")
+
+    def __init__(self, holder: Any, key: Any, old: Any, new: Any) -> None:
+        self.holder = holder
+        self.key = key
+        self.old = old
+        self.new = new
+
+    def do(self) -> None:
+        self.put(self.new)
+
+    def undo(self) -> None:
+        self.put(self.old)
+
+    def put(self, value: Any) -> None:
+        raise NotImplementedError
+
+
+class _Item(_Write):
+    """A key of a mapping."""
+
+    __slots__ = ()
+
+    def put(self, value: Any) -> None:
+        if value is MISSING:
+            self.holder.pop(self.key, None)
+        else:
+            self.holder[self.key] = value
+
+
+class _Attribute(_Write):
+    """An attribute."""
+
+    __slots__ = ()
+
+    def put(self, value: Any) -> None:
+        setattr(self.holder, self.key, value)
+
+
+class _Class(_Write):
+    """The class of a module, past any ``__setattr__`` of its own."""
+
+    __slots__ = ()
+
+    def put(self, value: Any) -> None:
+        object.__setattr__(self.holder, "__class__", value)
+
+
+class Transaction:
+    """One event on its way: collects writes, then does all of them or none.
+
+    Use it as a context. Leaving it by an exception before `commit` has completed puts everything back, torch's generators included.
+
+    Args:
+        journal: where the commit point is.
+        draws: whether the event may draw random numbers, so that the generators must be kept.
+    """
+
+    def __init__(self, journal: deque[Any], *, draws: bool = False) -> None:
+        self._journal = journal
+        self._writes: list[_Write] = []
+        self._entry: Any = MISSING
+        self._generators = _generators() if draws else None
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None and not self.is_complete:
+            self._undo()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the commit point has been passed."""
+        return self._entry is not MISSING and bool(self._journal) and self._journal[-1] is self._entry
+
+    # ------------------------------------------------------------------------------------------------------------- collecting
+
+    def item(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
+        """Set a key that is there, or add one at the end."""
+        self._writes.append(_Item(mapping, key, mapping.get(key, MISSING), value))
+
+    def without(self, holder: dict[str, Any], key: str, gone: Mapping[str, Any] | set[str] | tuple[str, ...]) -> None:
+        """Exchange the mapping ``holder[key]`` for one without the keys `gone`; undoing brings back the old one in its old order."""
+        old = holder[key]
+        self._writes.append(_Item(holder, key, old, {name: value for name, value in old.items() if name not in gone}))
+
+    def drop(self, mapping: dict[Any, Any], key: Any) -> None:
+        """Take a key away whose place in the order does not matter."""
+        if key in mapping:
+            self._writes.append(_Item(mapping, key, mapping[key], MISSING))
+
+    def attribute(self, holder: Any, name: str, value: Any) -> None:
+        """Set an attribute."""
+        self._writes.append(_Attribute(holder, name, getattr(holder, name), value))
+
+    def change_class(self, module: nn.Module, cls: type[nn.Module]) -> None:
+        """Exchange the class of a module."""
+        self._writes.append(_Class(module, None, type(module), cls))
+
+    def accept_gradients(self, parameter: torch.Tensor, accepts: bool) -> None:
+        """Set `requires_grad` where it differs."""
+        if parameter.requires_grad is not accepts:
+            self._writes.append(_Attribute(parameter, "requires_grad", not accepts, accepts))
+
+    def value(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
+        """Give a parameter or buffer other values; its identity stays."""
+        self._writes.append(_Attribute(tensor, "data", tensor.data, value))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would be written."""
+        return not self._writes
+
+    # -------------------------------------------------------------------------------------------------------------- committing
+
+    def commit(self, entry: Any) -> None:
+        """Do every write, in the order in which they were collected; then append `entry` to the journal, which completes the event."""
+        self._entry = entry
+        for write in self._writes:
+            write.do()
+        self._journal.append(entry)
+
+    def _undo(self) -> None:
+        """Put every old value back, the last write first; begin again when interrupted."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                for write in reversed(self._writes):
+                    write.undo()
+                if self._generators is not None:
+                    _restore(self._generators)
+                return
+            except BaseException:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+
+
+# -------------------------------------------------------------------------------------------------------------- generators
+
+_States = tuple[torch.Tensor, list[torch.Tensor]]
+
+
+def _generators() -> _States:
+    """The states of torch's global generators. CUDA's are read only where CUDA has been used: reading them would start it."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), cuda
+
+
+def _restore(states: _States) -> None:
+    """Put torch's global generators back."""
+    torch.set_rng_state(states[0])
+    if states[1]:
+        torch.cuda.set_rng_state_all(states[1])

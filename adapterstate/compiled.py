@@ -1,0 +1,76 @@
+"""Warning before ``torch.compile`` would give up: each new combination of shapes compiles once more, up to a limit."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from adapterstate.machine.records import Facts
+from adapterstate.modules.wrapping import BINDINGS
+from adapterstate.projection import view_of
+
+
+class CompileWatch:
+    """Looks, whenever adapters come into force in a combination of shapes that has not been seen, whether compiled code has room for it."""
+
+    def __init__(self) -> None:
+        self._configurations: set[Any] = set()
+        self._shapes: set[Any] = set()
+
+    def watch(self, model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module]) -> None:
+        """Warn if the state `facts` would make ``torch.compile`` pass its limit at the next forward."""
+        if "torch._dynamo" not in sys.modules or not facts.active:
+            return
+        configuration = (facts.active, facts.merged, facts.enabled, tuple(facts.adapters))
+        if configuration in self._configurations:
+            return
+        shapes = _shapes(facts, modules)
+        if shapes not in self._shapes:
+            _warn_at_limit(model, facts.active)
+        self._configurations.add(configuration)
+        self._shapes.add(shapes)
+
+
+def _shapes(facts: Facts, modules: Mapping[str, nn.Module]) -> frozenset[Any]:
+    """What compiled code depends on: per module, the shapes of what is live or read."""
+    found = []
+    for path, record in facts.modules.items():
+        view = view_of(record.context, enabled=facts.enabled)
+        bindings = modules[path].__dict__.get(BINDINGS, {})
+        names = view.replacing + view.live
+        tensors = [tuple(t.shape) for name in names if name in bindings for part in bindings[name].parts for t in part.tensors.values()]
+        found.append((path, view.reads_cache, tuple(tensors)))
+    return frozenset(found)
+
+
+def _warn_at_limit(model: nn.Module, active: tuple[str, ...]) -> None:
+    """Warn if some forward of the model has been compiled as often as is allowed."""
+    import torch._dynamo.config as config
+
+    limit = config.recompile_limit
+    for code in _codes(model):
+        if _compiles(code) >= limit:
+            warnings.warn(
+                f"activating {list(active)} brings shapes (ranks, numbers of rows, or sets of layers) that torch.compile has not seen, and "
+                f"torch._dynamo.config.recompile_limit = {limit} is reached: the next forward would run uncompiled, or fail with fullgraph=True. "
+                f"Raise torch._dynamo.config.recompile_limit, or give the adapters equal ranks, row counts and target modules.",
+                stacklevel=6,
+            )
+            return
+
+
+def _codes(model: nn.Module) -> Iterator[Any]:
+    """The code of each forward in the model, once."""
+    forwards = {type(module).forward for module in model.modules()}
+    return (forward.__code__ for forward in forwards if hasattr(forward, "__code__"))
+
+
+def _compiles(code: Any) -> int:
+    """How often a code object has been compiled and is still cached."""
+    from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+    return len(_debug_get_cache_entry_list(code))

@@ -1,0 +1,41 @@
+"""The contexts of a state: disabled for a while, other adapters for a while, no events for a while."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+
+class StateContext:
+    """Does one thing when entered and another when left. Good for one use; warns when it is thrown away without one.
+
+    Args:
+        name: the method that made it.
+        enter: called on entering; what it returns is given to `leave`.
+        leave: called on leaving. A refusal becomes a warning: leaving never raises.
+    """
+
+    def __init__(self, name: str, enter: Callable[[], Any], leave: Callable[[Any], None]) -> None:
+        self._name = name
+        self._enter = enter
+        self._leave = leave
+        self._kept: Any = None
+        self._entered = False
+
+    def __enter__(self) -> None:
+        if self._entered:
+            raise RuntimeError(f"a context of {self._name}() is good for one use; call {self._name}() again")
+        self._kept = self._enter()
+        self._entered = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._leave(self._kept)
+        except Exception as refused:  # an interrupt passes; whatever else would hide the error of the body
+            warnings.warn(f"leaving {self._name}() was refused, the state stays as it is: {refused}", stacklevel=2)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_entered", True):
+            warnings.warn(f"{self._name}() was called without `with`, so it has done nothing", stacklevel=2)

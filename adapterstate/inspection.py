@@ -1,0 +1,163 @@
+"""Looking at a state: the table of modules and adapters, and whether torch looks as the state says."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+
+import attrs
+from torch import nn
+
+from adapterstate.changes import parameters_of
+from adapterstate.machine.records import Context, Facts
+from adapterstate.modules.slots import Slot, slots_of
+from adapterstate.modules.wiring import Wiring, stamp_of
+from adapterstate.modules.wrapping import BINDINGS, WIRING, is_wrapped
+from adapterstate.projection import GradFollows, requires_grad, view_of
+from adapterstate.records import Finding
+
+
+@attrs.frozen
+class Status:
+    """The state of a model as a table: a row per wrapped module, a column per adapter.
+
+    Attributes:
+        adapters: name -> ``"trainable"`` or ``"frozen"``.
+        active: in activation order.
+        enabled: whether adapters are applied at all.
+        modules: path -> adapter -> ``""`` (no weights there), ``"inactive"``, ``"active"`` or ``"merged"``.
+        kinds: path -> adapter -> its methods there.
+    """
+
+    adapters: Mapping[str, str]
+    active: tuple[str, ...]
+    enabled: bool
+    modules: Mapping[str, Mapping[str, str]]
+    kinds: Mapping[str, Mapping[str, str]]
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Titles of the columns."""
+        return ("module", *(f"{name} ({trainability})" for name, trainability in self.adapters.items()))
+
+    @property
+    def rows(self) -> tuple[tuple[str, ...], ...]:
+        """Cells by row, as text."""
+        return tuple(
+            (path, *(f"{cells[name]} {self.kinds[path][name]}" if cells[name] else "-" for name in self.adapters))
+            for path, cells in self.modules.items()
+        )
+
+    @property
+    def summary(self) -> str:
+        """One line above the table."""
+        return f"adapters {'enabled' if self.enabled else 'DISABLED'}; active: {', '.join(self.active) or 'none'}"
+
+    def __str__(self) -> str:
+        table = [self.header, *self.rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(self.header))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        return "\n".join([self.summary, *lines])
+
+    def _repr_html_(self) -> str:
+        """The table for notebooks; every cell says its state in words."""
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        return f"<p>{html.escape(self.summary)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def status_of(facts: Facts) -> Status:
+    """Make the table of a state."""
+    return Status(
+        adapters={name: adapter.trainability for name, adapter in facts.adapters.items()},
+        active=facts.active,
+        enabled=facts.enabled,
+        modules={path: {name: _cell(record.context, name) for name in facts.adapters} for path, record in facts.modules.items()},
+        kinds={
+            path: {name: ", ".join(slot.kinds) for name, slot in record.context.present.items()} for path, record in facts.modules.items()
+        },
+    )
+
+
+def _cell(context: Context, name: str) -> str:
+    """What an adapter is on one module."""
+    if name not in context.present:
+        return ""
+    return "merged" if name in context.merged else "active" if name in context.active else "inactive"
+
+
+# ------------------------------------------------------------------------------------------------------------------- check
+
+
+def findings(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], follows: GradFollows) -> Iterator[Finding]:
+    """Name everything in torch that is not as the state says. Writes nothing."""
+    here = dict(model.named_modules(remove_duplicate=False))
+    sound = []
+    for path, module in modules.items():
+        if here.get(path) is not module:
+            found = type(here[path]).__name__ if path in here else "nothing"
+            yield Finding(path or "the model", "the module that was wrapped here", "the same module", found)
+        elif not is_wrapped(module) or WIRING not in module.__dict__ or BINDINGS not in module.__dict__:
+            yield Finding(path or "the model", "class of a wrapped module", "a generated class", type(module).__name__)
+        else:
+            sound.append(path)
+            yield from _wired(path, module, facts)
+    known = {id(module) for module in modules.values()}
+    for path, module in here.items():
+        if is_wrapped(module) and id(module) not in known:
+            yield Finding(path or "the model", "a module with adapters that the state does not know", "a plain module", type(module).__name__)
+    yield from _gradients(model, facts, {path: modules[path] for path in sound}, follows)
+
+
+def _wired(path: str, module: nn.Module, facts: Facts) -> Iterator[Finding]:
+    """Compare one module with its view."""
+    context = facts.modules[path].context
+    bindings, wiring = module.__dict__[BINDINGS], module.__dict__[WIRING]
+    if list(bindings) != list(context.present):
+        yield Finding(path, "adapters with weights here", str(list(context.present)), str(list(bindings)))
+        return
+    registered = [name for name, binding in bindings.items() if binding.slot is not None]
+    if list(slots_of(module)) != registered or any(slots_of(module)[name] is not bindings[name].slot for name in registered):
+        yield Finding(path, "registered slots", str(registered), str(list(slots_of(module))))
+    view = view_of(context, enabled=facts.enabled)
+    lives = [live for name in view.live for live in bindings[name].lives]
+    if [id(live) for live in wiring.live if type(live).__name__ != "MergedNotice"] != [id(live) for live in lives]:
+        yield Finding(path, "tuners that run in forward", str(list(view.live)), f"{len(wiring.live)} others")
+    cached = wiring.cache.names if wiring.cache is not None else ()
+    if cached != view.cached:
+        yield Finding(path, "adapters in the merged weight", str(list(view.cached)), str(list(cached)))
+    elif wiring.cache is not None and wiring.cache.stamp != stamp_of(module, bindings, cached):
+        yield Finding(path, "the merged weight", "computed from the present tensors", "stale: one of them has changed since")
+    yield from _reads(path, wiring, view.replacing, bindings)
+    for name, tensor in module._parameters.items():
+        if any(tensor is own for binding in bindings.values() for part in binding.parts for own in part.tensors.values()):
+            yield Finding(f"{path}.{name}", "a base parameter", "the base's own", "an adapter's parameter")
+
+
+def _reads(path: str, wiring: Wiring, replacing: tuple[str, ...], bindings: Mapping[str, object]) -> Iterator[Finding]:
+    """Compare which adapters' rows are read."""
+    if wiring.cache is not None:
+        return
+    expected = [name for name in replacing if name in bindings]
+    found = {id(part) for read in wiring.reads.values() for part in getattr(read, "parts", ())}
+    names = [name for name, binding in bindings.items() if any(id(part) in found for part in binding.parts)]  # type: ignore[attr-defined]
+    if sorted(names) != sorted(expected):
+        yield Finding(path, "adapters whose rows are read", str(expected), str(names))
+
+
+def _gradients(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], follows: GradFollows) -> Iterator[Finding]:
+    """Compare `requires_grad` of every parameter."""
+    expected: dict[int, bool] = {}
+    for name, adapter in facts.adapters.items():
+        for path in adapter.modules:
+            binding = modules[path].__dict__[BINDINGS].get(name) if path in modules else None
+            if binding is not None:
+                expected.update({id(parameter): requires_grad(facts, name, follows) for parameter in parameters_of(binding)})
+    slots = {id(parameter) for module in model.modules() if isinstance(module, Slot) for parameter in module._parameters.values()}
+    for name, parameter in model.named_parameters():
+        base = id(parameter) not in slots
+        if base and not facts.adapters:
+            continue  # without adapters the flags are the user's
+        want = expected.get(id(parameter), False)
+        if (base or id(parameter) in expected) and parameter.requires_grad is not want:
+            yield Finding(name, "requires_grad of a base parameter" if base else "requires_grad", str(want), str(parameter.requires_grad))

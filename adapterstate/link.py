@@ -1,0 +1,87 @@
+"""The one thing in a model that points to its state, and how copies of the model find theirs."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from torch import nn
+
+from adapterstate.machine.charts import CHARTS, Charts
+from adapterstate.machine.records import Facts
+from adapterstate.modules.wrapping import is_wrapped
+from adapterstate.projection import GradFollows
+
+if TYPE_CHECKING:
+    from adapterstate.state import AdapterState
+
+LINK = "_adapterstate_link"
+"""Key in the ``__dict__`` of the model."""
+
+STATES: weakref.WeakSet[AdapterState] = weakref.WeakSet()
+"""Every state there is, to find one that drives a whole of which a given module is a part."""
+
+
+@attrs.frozen
+class Options:
+    """What `attach` was given."""
+
+    charts: Charts
+    grad_follows: GradFollows
+    autocast_adapter_dtype: bool
+
+
+@attrs.frozen
+class Record:
+    """What a copy of an attached model carries: enough to drive it, without the state object."""
+
+    facts: Facts
+    grad_follows: GradFollows
+    autocast_adapter_dtype: bool
+    charts: Charts | None  # None for the default, so that a pickle need not hold the tables
+
+
+class Link:
+    """From a model to its state. A copy or pickle holds a frozen record in place of the state."""
+
+    __slots__ = ("record", "state")
+
+    def __init__(self, state: AdapterState | None, record: Record | None = None) -> None:
+        self.state = state
+        self.record = record
+
+    def frozen(self) -> Link:
+        """What a copy gets."""
+        if self.state is None:
+            return Link(None, self.record)
+        facts, options = self.state.facts, self.state.options
+        # a context that is open on the original will never be left on the copy: there, it is as if disable_adapters() had been called
+        call = facts.disabled_by_call or facts.disabled_by_contexts > 0
+        facts = attrs.evolve(facts, disabled_by_call=call, disabled_by_contexts=0)
+        charts = None if options.charts is CHARTS else options.charts
+        return Link(None, Record(facts, options.grad_follows, options.autocast_adapter_dtype, charts))
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Link:
+        return self.frozen()
+
+    def __reduce__(self) -> tuple[type[Link], tuple[None, Record | None]]:
+        return Link, (None, self.frozen().record)
+
+
+def link_of(model: nn.Module) -> Link | None:
+    """Return the link of an attached model, or of a copy of one."""
+    return model.__dict__.get(LINK)
+
+
+def why_foreign(model: nn.Module) -> str | None:
+    """Say why an unlinked `model` cannot be driven: it is a part or a whole of a model that another state drives. None when it can."""
+    for path, module in model.named_modules():
+        if module is not model and LINK in module.__dict__:
+            return f"its part {path!r} is attached already; attach the whole before adding adapters, or detach the part"
+        if is_wrapped(module):
+            return f"{path or 'it'} is driven by the state of a model that this is a part of; use that state"
+    for state in list(STATES):
+        if state.facts.adapters and state.model is not model and any(module is model for module in state.model.modules()):
+            return f"it is a part of an attached {type(state.model).__name__}; use that state"
+    return None

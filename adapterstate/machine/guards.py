@@ -1,0 +1,251 @@
+"""Choices and guards: pure functions of the stored facts and the event, each with a label for diagrams and a docstring.
+
+A *choice* has a closed set of results and selects the row of a chart. A *guard* looks at one subject and returns its refusals; an empty tuple
+means yes. Neither writes, draws random numbers or knows torch: what only modules can know arrives in `Event.reports`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from adapterstate import errors
+from adapterstate.machine.records import Event, Refusal, Situation
+
+Judge = Callable[[Situation, Event], Sequence[Refusal]]
+Select = Callable[[Situation, Event], str]
+
+
+@attrs.frozen
+class Choice:
+    """A pure function with a closed set of results.
+
+    Attributes:
+        name: how rows and tables call it.
+        values: every result it can have.
+        label: the question it answers, for diagrams.
+        select: the function.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    label: str
+    select: Select
+
+    @property
+    def doc(self) -> str:
+        """The docstring of the function."""
+        return (self.select.__doc__ or "").strip()
+
+
+@attrs.frozen
+class Guard:
+    """A pure test on a transition.
+
+    Attributes:
+        name: how rows, tables and refusals call it.
+        label: what it demands, for diagrams.
+        error: the class that is raised when only guards of this class refuse.
+        judge: the function; it returns the refusals, none for yes.
+    """
+
+    name: str
+    label: str
+    error: type[errors.EventRefusedError]
+    judge: Judge
+
+    @property
+    def doc(self) -> str:
+        """The docstring of the function."""
+        return (self.judge.__doc__ or "").strip()
+
+
+def choice(label: str, *values: str) -> Callable[[Select], Choice]:
+    """Declare the decorated function as a choice with these results."""
+    return lambda select: Choice(select.__name__, values, label, select)
+
+
+def guard(label: str, error: type[errors.EventRefusedError] = errors.EventRefusedError) -> Callable[[Judge], Guard]:
+    """Declare the decorated function as a guard; `error` is raised when guards of that class alone refuse."""
+    return lambda judge: Guard(judge.__name__, label, error, judge)
+
+
+# ---------------------------------------------------------------------------------------------------------------- choices
+
+
+@choice("is it the model's first adapter?", "yes", "no")
+def first(situation: Situation, _: Event) -> str:
+    """Whether the model has no adapter now. After the last one is deleted, the next one is the first again."""
+    return "no" if situation.facts.adapters else "yes"
+
+
+@choice("is a named adapter present here?", "some", "none")
+def named_here(situation: Situation, event: Event) -> str:
+    """Whether any adapter that the event names has weights on this module."""
+    return "some" if any(name in situation.context.present for name in event.adapters) else "none"
+
+
+@choice("what is left here without it?", "active", "inactive", "nothing")
+def left_here(situation: Situation, event: Event) -> str:
+    """What this module keeps when the named adapters go: an active one, only inactive ones, or nothing."""
+    context = situation.context
+    if any(name not in event.adapters for name in context.active):
+        return "active"
+    return "inactive" if any(name not in event.adapters for name in context.present) else "nothing"
+
+
+@choice("does anything still hold adapters disabled?", "yes", "no")
+def still_held(situation: Situation, event: Event) -> str:
+    """Whether, after this release, `disable_adapters()` or a context still holds."""
+    facts = situation.facts
+    contexts = facts.disabled_by_contexts - (event.holder == "context")
+    return "yes" if contexts > 0 or (facts.disabled_by_call and event.holder != "call") else "no"
+
+
+@choice("trainable or frozen?", "trainable", "frozen")
+def wanted(_: Situation, event: Event) -> str:
+    """What the event asks for: `inference_mode=True` and `set_requires_grad(name, False)` want frozen."""
+    return event.wanted
+
+
+# ----------------------------------------------------------------------------------------------------- guards of the model
+
+
+@guard("the name is a non-empty string without a dot", errors.AdapterNameError)
+def name_is_legal(_: Situation, event: Event) -> Sequence[Refusal]:
+    """An adapter's name is any non-empty string without a dot, since it becomes one part of a parameter's path."""
+    return [
+        Refusal("name_is_legal", "", f"{name!r} is given as a name; a non-empty string without a dot is expected", (name,))
+        for name in event.adapters
+        if not name or "." in name
+    ]
+
+
+@guard("no adapter has that name", errors.DuplicateAdapterError)
+def name_is_new(situation: Situation, event: Event) -> Sequence[Refusal]:
+    """An adapter is never overwritten by another one of the same name."""
+    return [
+        Refusal("name_is_new", "", f"there is an adapter {name!r} already; delete it first, or choose another name", (name,))
+        for name in event.adapters
+        if name in situation.facts.adapters
+    ]
+
+
+@guard("every named adapter exists", errors.UnknownAdapterError)
+def known(situation: Situation, event: Event) -> Sequence[Refusal]:
+    """Every name is that of an adapter of this model, compared whole."""
+    have = list(situation.facts.adapters)
+    return [
+        Refusal("known", "", f"there is no adapter {name!r}; the model has {have}", (name,))
+        for name in dict.fromkeys(event.adapters)
+        if name not in situation.facts.adapters
+    ]
+
+
+@guard("no adapter is named twice", errors.DuplicateAdapterError)
+def distinct(_: Situation, event: Event) -> Sequence[Refusal]:
+    """No name is given twice: it would be unclear what its second place in the order means."""
+    twice = [name for name in dict.fromkeys(event.adapters) if event.adapters.count(name) > 1]
+    return [Refusal("distinct", "", f"{name!r} is named {event.adapters.count(name)} times; once is expected", (name,)) for name in twice]
+
+
+@guard("every named adapter is active", errors.NotActiveError)
+def named_are_active(situation: Situation, event: Event) -> Sequence[Refusal]:
+    """Only active adapters can be merged, since merged ones take part in the forward pass."""
+    active = situation.facts.active
+    return [
+        Refusal("named_are_active", "", f"{name!r} is not active; active are {list(active)}. Call set_adapter first", (name,))
+        for name in event.adapters
+        if name in situation.facts.adapters and name not in active
+    ]
+
+
+@guard("no module would be replaced twice by the new adapter", errors.AdapterOverlapError)
+def no_self_overlap(_: Situation, event: Event) -> Sequence[Refusal]:
+    """Within one adapter, no row of a base weight is replaced twice at the same end of a tie."""
+    return _reported("no_self_overlap", event)
+
+
+def _reported(name: str, event: Event) -> Sequence[Refusal]:
+    """Refuse with what the modules reported for the guard of that name."""
+    return [Refusal(name, where, reason, event.adapters) for where, reason in event.reports.get(name, {}).items()]
+
+
+@guard("the config is supported", errors.ConfigError)
+def config_is_supported(_: Situation, event: Event) -> Sequence[Refusal]:
+    """Every field of the config holds a value that this package supports."""
+    return _reported("config_is_supported", event)
+
+
+@guard("the targets match modules that can be adapted", errors.TargetError)
+def targets_match(_: Situation, event: Event) -> Sequence[Refusal]:
+    """Every target matches a module, each of a class that the method can wrap, with all its indices in range."""
+    return _reported("targets_match", event)
+
+
+@guard("the modules' classes can be exchanged", errors.NotSwappableError)
+def swappable(_: Situation, event: Event) -> Sequence[Refusal]:
+    """A module's class can be exchanged for a generated subclass: it is no script module and accepts attributes."""
+    return _reported("swappable", event)
+
+
+@guard("the modules' forward is called", errors.ForwardNotCalledError)
+def forward_is_called(_: Situation, event: Event) -> Sequence[Refusal]:
+    """A tuner works only where `forward` is called; some parents read a child's weights instead."""
+    return _reported("forward_is_called", event)
+
+
+@guard("no class was put on top", errors.CoveredClassError)
+def outermost_class_is_ours(situation: Situation, event: Event) -> Sequence[Refusal]:
+    """A module that loses its last adapter gets its class back, so no other class may sit on top of the generated one."""
+    covered = event.reports.get("outermost_class_is_ours", {})
+    leaving = [path for path in covered if path in situation.facts.modules and _leaves_nothing(situation, path, event)]
+    return [Refusal("outermost_class_is_ours", path, covered[path], event.adapters) for path in leaving]
+
+
+def _leaves_nothing(situation: Situation, path: str, event: Event) -> bool:
+    """Whether deleting the named adapters leaves `path` without any."""
+    here = attrs.evolve(situation, subject=path, context=situation.facts.modules[path].context)
+    return left_here.select(here, event) == "nothing"
+
+
+# ---------------------------------------------------------------------------------------------- guards of wrapped modules
+
+
+@guard("no two replace the same rows", errors.AdapterOverlapError)
+def no_overlap(situation: Situation, event: Event) -> Sequence[Refusal]:
+    """Two adapters that replace the same rows of the same base weight at the same end are not active together."""
+    present = situation.context.present
+    here = [name for name in dict.fromkeys(event.adapters) if name in present and present[name].replaces]
+    refusals = []
+    for one, two in itertools.combinations(here, 2):
+        for weight, footprint in present[one].replaces.items():
+            other = present[two].replaces.get(weight)
+            rows = footprint.shared_rows(other) if other else ""
+            if rows:
+                kinds = tuple(dict.fromkeys(present[one].kinds + present[two].kinds))
+                reason = f"{one!r} and {two!r} both replace {rows} of {weight} {footprint.shape}"
+                refusals.append(Refusal("no_overlap", situation.subject, reason, (one, two), kinds))
+    return refusals
+
+
+@guard("the merge has a meaning here", errors.NotMergeableError)
+def mergeable(situation: Situation, event: Event) -> Sequence[Refusal]:
+    """The weight is whole and stored, and with `safe_merge` the result is finite."""
+    reason = event.reports.get("mergeable", {}).get(situation.subject)
+    if reason is None:
+        return ()
+    here = tuple(name for name in event.adapters if name in situation.context.present)
+    return [Refusal("mergeable", situation.subject, reason, here)]
+
+
+@guard("the named adapter is not merged here", errors.MergedError)
+def not_merged_here(situation: Situation, event: Event) -> Sequence[Refusal]:
+    """A merged adapter is not deleted: its part would have to leave the merged weight first."""
+    return [
+        Refusal("not_merged_here", situation.subject, f"{name!r} is merged", (name,), situation.context.present[name].kinds)
+        for name in event.adapters
+        if name in situation.context.merged
+    ]

@@ -1,0 +1,328 @@
+"""The planner: what an event would do, or every reason why not. Pure: it reads facts and charts, and writes nothing.
+
+A plan is a list of steps. Each is one event, judged on the facts that the earlier steps would leave; they are committed and journalled as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import attrs
+
+from adapterstate import errors
+from adapterstate.machine.charts import Chart, Charts, Row
+from adapterstate.machine.guards import Guard
+from adapterstate.machine.records import AdapterFacts, Context, Event, Facts, ModuleFacts, Refusal, Situation
+
+
+@attrs.frozen
+class Move:
+    """One subject takes one row of one chart."""
+
+    chart: str
+    situation: Situation
+    row: Row
+    before: str
+    after: str
+
+
+@attrs.frozen
+class Step:
+    """One event of a plan.
+
+    Attributes:
+        event: the event.
+        moves: the rows taken, by every subject that it concerns.
+        before: the facts that it meets.
+        after: the facts that it leaves.
+    """
+
+    event: Event
+    moves: tuple[Move, ...]
+    before: Facts
+    after: Facts
+
+    @property
+    def is_noop(self) -> bool:
+        """Whether nothing changes anywhere."""
+        return self.after == self.before
+
+
+@attrs.frozen
+class Plan:
+    """The steps that events would take; with refusals, the steps up to and including the refused one.
+
+    Attributes:
+        before: the facts that the first step meets.
+        steps: in order.
+        refusals: every reason against the last step, in the order of the tables; empty when all of it is accepted.
+        error: the class to raise for these refusals.
+    """
+
+    before: Facts
+    steps: tuple[Step, ...]
+    refusals: tuple[Refusal, ...] = ()
+    error: type[errors.EventRefusedError] = errors.EventRefusedError
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing refuses."""
+        return not self.refusals
+
+    @property
+    def after(self) -> Facts:
+        """The facts that the last step leaves."""
+        return self.steps[-1].after if self.steps else self.before
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Paths of the modules whose facts change."""
+        before, after = self.before.modules, self.after.modules
+        if before is after:
+            return ()
+        return tuple(path for path in {**before, **after} if before.get(path) != after.get(path))
+
+
+def plan(charts: Charts, facts: Facts, events: Sequence[Event]) -> Plan:
+    """Plan `events`, one after the other, from `facts`.
+
+    Args:
+        charts: what may happen.
+        facts: the stored state.
+        events: in order.
+
+    Returns:
+        The plan. If an event is refused, no later one is judged, and the plan lists all refusals of that event.
+
+    Raises:
+        InternalError: the charts lead elsewhere than the facts; nothing has changed.
+    """
+    steps: list[Step] = []
+    now = facts
+    for event in events:
+        found = list(_model_refusals(charts, now, event))
+        after = _after(now, event)
+        moves: list[Move] = []
+        for chart, situation, state, derived in _offered(charts, now, event, after):
+            row = chart.select(state, situation, event)
+            if row is None:
+                found += _no_row(chart, state, event, situation, refused=bool(found))
+                continue
+            refusals = [(guard, refusal) for guard in row.guards for refusal in guard.judge(situation, event)]
+            found += refusals
+            if not refusals and row.leads_to(state) != derived and not found:
+                raise errors.InternalError(
+                    f"{event}: the {chart.name} chart leads {situation.subject!r} from {state!r} to {row.leads_to(state)!r}, "
+                    f"but what is stored there amounts to {derived!r}; nothing has changed"
+                )
+            moves.append(Move(chart.name, situation, row, state, row.leads_to(state)))
+        steps.append(Step(event, tuple(moves), now, after))
+        if found:
+            classes = {guard.error for guard, _ in found}
+            return Plan(
+                facts, tuple(steps), tuple(refusal for _, refusal in found), classes.pop() if len(classes) == 1 else errors.EventRefusedError
+            )
+        now = after
+    return Plan(facts, tuple(steps))
+
+
+Found = tuple[Guard, Refusal]
+
+
+def _model_refusals(charts: Charts, facts: Facts, event: Event) -> Iterator[Found]:
+    """Judge the guards of the whole model."""
+    situation = Situation(facts)
+    for guard in charts.model_guards.get(event.name, ()):
+        for refusal in guard.judge(situation, event):
+            yield guard, refusal
+
+
+def _undeclared(_: Situation, __: Event) -> Sequence[Refusal]:
+    """The chart has a row for the event in the present state."""
+    return ()
+
+
+DECLARED = Guard("declared", "the chart has a row", errors.EventRefusedError, _undeclared)
+"""Stands for the chart itself in a refusal: there is no row for the event in this state."""
+
+
+def _no_row(chart: Chart, state: str, event: Event, situation: Situation, *, refused: bool) -> list[Found]:
+    """Refuse where the chart has no row; a case that was declared impossible may only be met by an event that is refused anyway."""
+    if any(row.event == event.name and state in row.sources for row in chart.rows):
+        if refused:
+            return []
+        raise errors.InternalError(f"{event}: a case that was declared impossible has come up in {situation.subject!r}; nothing has changed")
+    reason = f"the {chart.name} chart has no row for {event.name} from {state!r}"
+    return [(DECLARED, Refusal(DECLARED.name, situation.subject, reason, event.adapters))]
+
+
+def _offered(charts: Charts, facts: Facts, event: Event, after: Facts) -> Iterator[tuple[Chart, Situation, str, str]]:
+    """Every subject that the event is offered to: its chart, its situation, its state, and the state that the facts after it amount to."""
+    if event.name in ("enable_adapters", "disable_adapters"):
+        yield charts.enablement, Situation(facts), facts.enablement, after.enablement
+    if event.name in ("add_adapter", "set_requires_grad", "delete_adapter"):
+        for name in dict.fromkeys(event.adapters):
+            had, has = facts.adapters.get(name), after.adapters.get(name)
+            if had or has:
+                initial = charts.trainability.initial
+                state = had.trainability if had and event.name != "add_adapter" else initial
+                yield charts.trainability, Situation(facts, name), state, has.trainability if has else initial
+    for path in {**facts.modules, **after.modules} if facts.modules is not after.modules else ():
+        old, new = facts.modules.get(path), after.modules.get(path)
+        if old is not new:
+            unwrapped = charts.activation.initial
+            situation = Situation(facts, path, old.context if old else Context())
+            yield charts.activation, situation, old.activation if old else unwrapped, new.activation if new else unwrapped
+
+
+# --------------------------------------------------------------------------------------------- what is stored after an event
+
+
+def state_of(context: Context) -> str:
+    """The state of the activation chart that a context amounts to."""
+    if not context.present:
+        return "unwrapped"
+    return "merged" if context.merged else "active" if context.active else "inactive"
+
+
+def _after(facts: Facts, event: Event) -> Facts:
+    """The facts after an accepted event. Names that no adapter has are passed over: the event is refused for them elsewhere."""
+    return _EFFECTS[event.name](facts, event)
+
+
+def _add(facts: Facts, event: Event) -> Facts:
+    name, proposal = event.adapters[0], event.proposal
+    assert proposal is not None
+    active = (name,) if not facts.adapters else ()
+
+    def grown(path: str, context: Context) -> Context:
+        return Context({**context.present, name: proposal.slots[path]}, context.active + active, context.merged)
+
+    added = AdapterFacts(event.wanted, tuple(proposal.slots), proposal.config)
+    return attrs.evolve(
+        facts,
+        adapters={**facts.adapters, name: added},
+        active=facts.active + active,
+        modules=_changed(facts, proposal.slots, grown, shared=lambda path: id(proposal.slots[path])),
+        base_trainable=facts.base_trainable if facts.adapters else proposal.base_trainable,
+    )
+
+
+def _set(facts: Facts, event: Event) -> Facts:
+    names = tuple(name for name in event.adapters if name in facts.adapters)
+
+    def switched(_: str, context: Context) -> Context:
+        return Context(context.present, tuple(name for name in names if name in context.present))
+
+    modules = _changed(facts, _modules_of(facts, facts.active + names), switched)
+    return attrs.evolve(facts, active=names, merged=(), modules=modules)
+
+
+def _merge(facts: Facts, event: Event) -> Facts:
+    def merged(_: str, context: Context) -> Context:
+        names = tuple(name for name in context.active if name in context.merged or name in event.adapters)
+        return Context(context.present, context.active, names)
+
+    modules = _changed(facts, _modules_of(facts, event.adapters), merged)
+    return attrs.evolve(facts, merged=tuple(n for n in facts.active if n in facts.merged or n in event.adapters), modules=modules)
+
+
+def _unmerge(facts: Facts, _: Event) -> Facts:
+    modules = _changed(facts, _modules_of(facts, facts.merged), lambda _, context: Context(context.present, context.active))
+    return attrs.evolve(facts, merged=(), modules=modules)
+
+
+def _delete(facts: Facts, event: Event) -> Facts:
+    gone = event.adapters
+
+    def shrunk(_: str, context: Context) -> Context:
+        present = {name: slot for name, slot in context.present.items() if name not in gone}
+        return Context(present, _minus(context.active, gone), _minus(context.merged, gone))
+
+    adapters = {name: adapter for name, adapter in facts.adapters.items() if name not in gone}
+    return attrs.evolve(
+        facts,
+        adapters=adapters,
+        active=_minus(facts.active, gone),
+        merged=_minus(facts.merged, gone),
+        modules=_changed(facts, _modules_of(facts, gone), shrunk),
+        base_trainable=facts.base_trainable if adapters else (),
+    )
+
+
+def _disable(facts: Facts, event: Event) -> Facts:
+    held = facts.disabled_by_contexts + (event.holder == "context")
+    return attrs.evolve(
+        facts, enablement="disabled", disabled_by_call=facts.disabled_by_call or event.holder == "call", disabled_by_contexts=held
+    )
+
+
+def _enable(facts: Facts, event: Event) -> Facts:
+    contexts = facts.disabled_by_contexts - (event.holder == "context")
+    call = facts.disabled_by_call and event.holder != "call"
+    return attrs.evolve(
+        facts, enablement="disabled" if call or contexts else "enabled", disabled_by_call=call, disabled_by_contexts=contexts
+    )
+
+
+def _set_requires_grad(facts: Facts, event: Event) -> Facts:
+    asked = event.wanted == "trainable"
+    named = {
+        name: attrs.evolve(facts.adapters[name], trainability=event.wanted, asked=asked) for name in event.adapters if name in facts.adapters
+    }
+    return attrs.evolve(facts, adapters={**facts.adapters, **named})
+
+
+_EFFECTS: Mapping[str, Callable[[Facts, Event], Facts]] = {
+    "add_adapter": _add,
+    "set_adapter": _set,
+    "delete_adapter": _delete,
+    "merge_adapter": _merge,
+    "unmerge_adapter": _unmerge,
+    "enable_adapters": _enable,
+    "disable_adapters": _disable,
+    "set_requires_grad": _set_requires_grad,
+}
+
+
+def _minus(names: tuple[str, ...], gone: tuple[str, ...]) -> tuple[str, ...]:
+    """`names` without those that go."""
+    return tuple(name for name in names if name not in gone)
+
+
+def _modules_of(facts: Facts, names: Sequence[str]) -> dict[str, None]:
+    """Paths of the modules on which any of the named adapters has weights, each once, in a fixed order."""
+    return {path: None for name in names if name in facts.adapters for path in facts.adapters[name].modules}
+
+
+def _changed(
+    facts: Facts,
+    paths: Mapping[str, object],
+    renew: Callable[[str, Context], Context],
+    shared: Callable[[str], int] = lambda _: 0,
+) -> Mapping[str, ModuleFacts]:
+    """The modules after each of `paths` got the context that `renew` makes of its own.
+
+    Modules that shared a context share the new one too (where `shared` agrees), so the work is done once per cohort. A module whose
+    context stays the same keeps its record; one with no adapter left is dropped.
+    """
+    cohorts: dict[tuple[int, int], ModuleFacts | None] = {}
+    modules = dict(facts.modules)
+    touched = False
+    for path in paths:
+        old = facts.modules.get(path)
+        cohort = (id(old.context) if old else 0, shared(path))
+        if cohort not in cohorts:
+            before = old.context if old else Context()
+            new = renew(path, before)
+            same = new.present is before.present and new.active == before.active and new.merged == before.merged
+            cohorts[cohort] = None if same else ModuleFacts(state_of(new), new)
+        record = cohorts[cohort]
+        if record is None:
+            continue
+        touched = True
+        if record.context.present:
+            modules[path] = record
+        else:
+            modules.pop(path, None)
+    return modules if touched else facts.modules

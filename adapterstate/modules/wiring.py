@@ -1,0 +1,279 @@
+"""What a wrapped module consults while it computes: which reads are replaced, what is cached, which tuners are live.
+
+A `Wiring` is made anew whenever the projection of its module changes, and put in place by one write: a forward sees the old or the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from adapterstate.modules.method import Auxiliary, Live, Method, Site, Tuner, base_tensor
+from adapterstate.modules.notices import MergedNotice
+from adapterstate.modules.rows import rows_forward
+from adapterstate.modules.slots import Slot
+from adapterstate.projection import View
+
+
+class SharedTensors(Mapping[str, torch.Tensor]):
+    """The tensors of one part by name, where some are held by another slot of the same adapter, or are buffers."""
+
+    __slots__ = ("homes",)
+
+    def __init__(self, homes: Mapping[str, tuple[Slot, str]]) -> None:
+        self.homes = dict(homes)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        slot, key = self.homes[name]
+        found: torch.Tensor | None = slot._parameters.get(key)
+        if found is None:
+            found = slot._buffers[key]
+        assert found is not None
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.homes)
+
+    def __len__(self) -> int:
+        return len(self.homes)
+
+
+class Part:
+    """One method of one adapter on one wrapped module, with its tensors.
+
+    Attributes:
+        method: how it computes.
+        tensors: by name; the slot's own dict where nothing is shared.
+        live: what runs in forward, for a tuner.
+    """
+
+    __slots__ = ("live", "method", "tensors")
+
+    def __init__(self, method: Method, tensors: Mapping[str, torch.Tensor], module: nn.Module) -> None:
+        self.method = method
+        self.tensors = tensors
+        self.live: Live | None = method.live(module, tensors) if isinstance(method, Tuner) else None
+
+
+class Binding:
+    """One adapter on one wrapped module: its slot, when it registers one there, and its parts."""
+
+    __slots__ = ("parts", "slot")
+
+    def __init__(self, slot: Slot | None, parts: Sequence[Part]) -> None:
+        self.slot = slot
+        self.parts = tuple(parts)
+
+    @property
+    def lives(self) -> tuple[Live, ...]:
+        """What its tuners run in forward."""
+        return tuple(part.live for part in self.parts if part.live is not None)
+
+    def replacing(self, name: str) -> Iterator[Part]:
+        """The parts that replace rows of the base tensor `name`."""
+        return (part for part in self.parts if isinstance(part.method, Auxiliary) and name in part.method.replaces())
+
+
+Bindings = Mapping[str, Binding]
+
+
+def bind(site_groups: Mapping[int, Sequence[Site]], *, autocast: bool) -> dict[int, Binding]:
+    """Make the slots of one adapter: id of a module -> its binding there.
+
+    Args:
+        site_groups: id of a module -> the sites of the adapter on it.
+        autocast: whether half-precision base weights get float32 adapter parameters.
+
+    Raises:
+        ValueError: two methods on one module use the same name for a tensor.
+    """
+    slots: dict[int, Slot | None] = {}
+    own: dict[int, list[Mapping[str, torch.Tensor]]] = {}
+    with torch.inference_mode(False), torch.no_grad():
+        for key, sites in site_groups.items():
+            own[key] = [site.method.tensors(site.module, autocast=autocast) for site in sites]
+            together = {name: tensor for tensors in own[key] for name, tensor in tensors.items()}
+            if len(together) < sum(map(len, own[key])):
+                raise ValueError(f"{sites[0].path}: two methods of one adapter use the same name for a tensor: {sorted(together)}")
+            slots[key] = Slot(together) if together else None
+    return {
+        key: Binding(slots[key], [_part(site, tensors, slots) for site, tensors in zip(sites, own[key], strict=True)])
+        for key, sites in site_groups.items()
+    }
+
+
+def _part(site: Site, made: Mapping[str, torch.Tensor], slots: Mapping[int, Slot | None]) -> Part:
+    """Give a method its tensors: the dict of its slot if that holds them all, so that a lookup costs nothing more."""
+    slot = slots[id(site.module)]
+    if slot is not None and not site.shares and all(name in slot._parameters for name in made):
+        return Part(site.method, slot._parameters, site.module)  # type: ignore[arg-type]
+    homes = {name: (slot, name) for name in made if slot is not None}
+    for name, (owner, key) in site.shares.items():
+        home = slots[id(owner)]
+        assert home is not None, f"{site.path}: {name} is said to be shared from a module that holds no tensors of this adapter"
+        homes[name] = (home, key)
+    return Part(site.method, SharedTensors(homes), site.module)
+
+
+# ------------------------------------------------------------------------------------------------------------------- reads
+
+
+class Replaced:
+    """A read that puts the rows of replacing parts in place of the base's, at every read, so that gradients reach them."""
+
+    __slots__ = ("indices", "name", "parts")
+
+    def __init__(self, name: str, parts: Sequence[Part], device: torch.device) -> None:
+        self.name = name
+        self.parts = tuple(parts)
+        self.indices: tuple[torch.Tensor | None, ...] = ()
+        self.refresh(device)
+
+    def refresh(self, device: torch.device) -> None:
+        """Put the row indices where the base tensor is."""
+        rows = [part.method.replaces()[self.name] for part in self.parts if isinstance(part.method, Auxiliary)]
+        self.indices = tuple(None if r is None else torch.tensor(r, dtype=torch.long, device=device) for r in rows)
+
+    def __call__(self, base: torch.Tensor) -> torch.Tensor:
+        value = base
+        for part, index in zip(self.parts, self.indices, strict=True):
+            rows = part.method.replacement(self.name, base, part.tensors).to(base.dtype)  # type: ignore[union-attr]
+            value = rows if index is None else value.index_copy(0, index, rows)
+        return value
+
+
+class Cached:
+    """A read that returns a tensor computed beforehand."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __call__(self, _: torch.Tensor) -> torch.Tensor:
+        return self.tensor
+
+
+Stamp = tuple[tuple[int, int], ...]
+
+
+class Cache:
+    """The merged part of one module: base tensors by name as they are with the merged adapters in them.
+
+    Attributes:
+        names: the merged adapters, in order.
+        reads: name of a base tensor -> its precomputed value.
+        stamp: identity and version of every tensor that it was computed from.
+    """
+
+    __slots__ = ("names", "reads", "stamp")
+
+    def __init__(self, names: tuple[str, ...], values: Mapping[str, torch.Tensor], stamp: Stamp) -> None:
+        self.names = names
+        self.reads = {name: Cached(value) for name, value in values.items()}
+        self.stamp = stamp
+
+
+def stamp_of(module: nn.Module, bindings: Bindings, names: Sequence[str]) -> Stamp:
+    """Return identity and version of the tensors that the merged part of `names` is computed from."""
+    sources = [*module._parameters.values(), *module._buffers.values()]
+    for name in names:
+        for part in bindings[name].parts:
+            sources += [part.tensors[key] for key in part.tensors]
+    return tuple((id(t), 0 if t.is_inference() else t._version) for t in sources if t is not None)
+
+
+def normal_form(module: nn.Module, bindings: Bindings, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Compute the base tensors of `module` as they are with the adapters `names` in them, rows and deltas alike.
+
+    Sums are made in at least float32 and rounded once to the dtype of the base tensor. Tensors that no adapter touches are left out.
+
+    Args:
+        module: a wrapped module.
+        bindings: its adapters.
+        names: adapters in activation order, all of them active.
+
+    Returns:
+        Name of a base parameter or buffer -> a new tensor of the same shape, dtype and device.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        replaced = _replaced(module, bindings, names)
+        wide: dict[str, torch.Tensor] = {}
+        for name in names:
+            for part in bindings[name].parts:
+                if isinstance(part.method, Tuner):
+                    for key, delta in part.method.delta(module, part.tensors).items():
+                        if key not in wide:
+                            wide[key] = _wide(module, key, replaced.get(key))
+                        wide[key] += delta
+        values = {key: read(base_tensor(module, key)).detach().clone() for key, read in replaced.items() if key not in wide}
+        return values | {key: value.to(base_tensor(module, key).dtype) for key, value in wide.items()}
+
+
+def _wide(module: nn.Module, name: str, read: Replaced | None) -> torch.Tensor:
+    """A base tensor with its replaced rows, in at least float32 and in memory of its own."""
+    base = base_tensor(module, name)
+    value = base.to(torch.promote_types(base.dtype, torch.float32), copy=True)
+    return value if read is None else read(value).clone()
+
+
+def _replaced(module: nn.Module, bindings: Bindings, names: Sequence[str]) -> dict[str, Replaced]:
+    """The reads that put in the rows of the adapters `names`, in order."""
+    parts: dict[str, list[Part]] = {}
+    for name in names:
+        for part in bindings[name].parts:
+            if isinstance(part.method, Auxiliary):
+                for key in part.method.replaces():
+                    parts.setdefault(key, []).append(part)
+    return {key: Replaced(key, found, base_tensor(module, key).device) for key, found in parts.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------------ wiring
+
+
+class Wiring:
+    """What one wrapped module consults while it computes.
+
+    Attributes:
+        reads: name of a base tensor -> how it is read; empty when the base is read.
+        rows: computes in place of the module's own forward where only some rows are replaced; None for the module's own.
+        live: tuners that run after it, in order.
+        cache: the merged part, also while it is not read.
+    """
+
+    __slots__ = ("cache", "live", "reads", "rows")
+
+    def __init__(self, reads: Mapping[str, Any], rows: Any, live: tuple[Live, ...], cache: Cache | None) -> None:
+        self.reads = reads
+        self.rows = rows
+        self.live = live
+        self.cache = cache
+
+
+def wire(module: nn.Module, bindings: Bindings, view: View, *, training: bool, known: Cache | None = None) -> Wiring:
+    """Make what `module` consults in order to compute as `view` says.
+
+    Args:
+        module: a wrapped module, or one about to be.
+        bindings: its adapters.
+        view: the projection of its state.
+        training: whether a merged adapter is trainable, so that a forward in training mode warns.
+        known: a cache that may be kept if it holds the same adapters.
+    """
+    cache: Cache | None = None
+    if view.cached:
+        cache = known if known is not None and known.names == view.cached else make_cache(module, bindings, view.cached)
+    live = tuple(live for name in view.live for live in bindings[name].lives)
+    if cache is not None and view.reads_cache:
+        notice: tuple[Live, ...] = (MergedNotice(view.cached),) if training else ()
+        return Wiring(cache.reads, None, live + notice, cache)
+    reads = _replaced(module, bindings, view.replacing)
+    return Wiring(reads, rows_forward(module, reads) if reads else None, live, cache)
+
+
+def make_cache(module: nn.Module, bindings: Bindings, names: tuple[str, ...]) -> Cache:
+    """Compute the merged part of `module` for these adapters."""
+    return Cache(names, normal_form(module, bindings, names), stamp_of(module, bindings, names))

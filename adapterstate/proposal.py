@@ -1,0 +1,112 @@
+"""What an `add_adapter` would do, asked of the config and the modules before anything is made or written.
+
+Whatever is wrong becomes a report under the name of the guard that refuses it, so that the guards stay free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+from torch import nn
+
+from adapterstate.machine.records import Footprint, Proposal, SlotFacts
+from adapterstate.modules.method import AdapterConfig, Auxiliary, Placement, Site, Tuner, base_tensor
+from adapterstate.modules.wrapping import is_wrapped, why_not_called, why_not_swappable
+
+Reports = dict[str, dict[str, str]]
+
+
+@attrs.frozen(eq=False)
+class Prospect:
+    """An adapter that might be added.
+
+    Attributes:
+        proposal: for the machine.
+        reports: name of a guard -> path -> what is wrong there.
+        sites: path of a module -> the adapter's sites on it. Modules whose tensors others share come first.
+        warnings: texts to warn with once the adapter is there.
+    """
+
+    proposal: Proposal
+    reports: Reports
+    sites: Mapping[str, Sequence[Site]] = attrs.field(factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def prospect(model: nn.Module, config: AdapterConfig, wrapped: Mapping[str, nn.Module], base_trainable: tuple[str, ...]) -> Prospect:
+    """Ask `config` where it goes in `model`, and the modules there whether they agree. Writes nothing.
+
+    Args:
+        model: the whole model.
+        config: where and what.
+        wrapped: path -> module for those that hold an adapter already; a module keeps the path under which it was first wrapped.
+        base_trainable: names of the base parameters that require grad.
+    """
+    problems = config.problems()
+    if problems:
+        return Prospect(Proposal(config, {}, base_trainable), {"config_is_supported": {"": "; ".join(problems)}})
+    placement = config.place(model)
+    sites = _by_path(model, placement, wrapped)
+    reports: Reports = {
+        "targets_match": dict(placement.target_problems),
+        "forward_is_called": dict(placement.uncalled),
+        "swappable": {},
+        "no_self_overlap": {},
+    }
+    slots: dict[str, SlotFacts] = {}
+    shared: dict[tuple[str, ...], SlotFacts] = {}
+    for path, here in sites.items():
+        slots[path] = _slot(path, here, reports["no_self_overlap"], shared)
+        _question(path, here, wrapped, reports, tunes=slots[path].tunes)
+    if not sites and not placement.target_problems and not placement.uncalled:
+        reports["targets_match"][""] = "the config places the adapter nowhere"
+    return Prospect(Proposal(config, slots, base_trainable), reports, sites, placement.warnings)
+
+
+def _by_path(model: nn.Module, placement: Placement, wrapped: Mapping[str, nn.Module]) -> dict[str, list[Site]]:
+    """The sites by the one path that names their module: the one it was wrapped under, else its first."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    paths.update({id(module): path for path, module in wrapped.items()})
+    sites: dict[str, list[Site]] = {}
+    for site in placement.sites:
+        sites.setdefault(paths[id(site.module)], []).append(site)
+    return sites
+
+
+def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: dict[tuple[str, ...], SlotFacts]) -> SlotFacts:
+    """What the adapter would be at `path`. Modules that it only tunes share one record, so that they can share their context."""
+    kinds = tuple(dict.fromkeys(site.method.kind for site in sites))
+    replaces: dict[str, Footprint] = {}
+    for site in sites:
+        if not isinstance(site.method, Auxiliary):
+            continue
+        for name, rows in site.method.replaces().items():
+            footprint = Footprint(None if rows is None else frozenset(rows), tuple(base_tensor(site.module, name).shape))
+            old = replaces.get(name)
+            common = footprint.shared_rows(old) if old else ""
+            if common:
+                overlaps[path] = f"the adapter itself would replace {common} of {name} {footprint.shape} twice, as {' and '.join(kinds)}"
+            replaces[name] = footprint if old is None else _union(old, footprint)
+    tunes = any(isinstance(site.method, Tuner) for site in sites)
+    slot = SlotFacts(kinds, tunes, replaces)
+    return slot if replaces else shared.setdefault(kinds, slot)
+
+
+def _union(one: Footprint, two: Footprint) -> Footprint:
+    """The rows that either replaces."""
+    return Footprint(None if one.rows is None or two.rows is None else one.rows | two.rows, one.shape)
+
+
+def _question(path: str, sites: Sequence[Site], wrapped: Mapping[str, nn.Module], reports: Reports, *, tunes: bool) -> None:
+    """Ask one module whether its class can be exchanged, and whether a tuner on it would run."""
+    module = sites[0].module
+    if path in wrapped and wrapped[path] is not module:
+        reports["swappable"][path] = "another module stands at this path since it was wrapped; see check()"
+    elif path not in wrapped:
+        reason = "another state drives it" if is_wrapped(module) else why_not_swappable(module)
+        if reason:
+            reports["swappable"][path] = reason
+    uncalled = why_not_called(module)
+    if tunes and uncalled:
+        reports["forward_is_called"][path] = uncalled

@@ -1,0 +1,712 @@
+"""`AdapterState`: the one way in. Every event is prepared, planned, run by the engine, and committed everywhere or nowhere."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import attrs
+from torch import nn
+
+from adapterstate import errors
+from adapterstate.changes import Change, collect, rewire_all
+from adapterstate.commit import Transaction
+from adapterstate.compiled import CompileWatch
+from adapterstate.contexts import StateContext
+from adapterstate.inspection import Status, findings, status_of
+from adapterstate.link import LINK, STATES, Link, Options, link_of, why_foreign
+from adapterstate.machine.charts import CHARTS, Charts
+from adapterstate.machine.engine import Engine
+from adapterstate.machine.plan import Plan, plan
+from adapterstate.machine.records import Event, Facts, Refusal
+from adapterstate.modules.merging import why_not_finite, why_not_mergeable
+from adapterstate.modules.method import AdapterConfig
+from adapterstate.modules.slots import Slots
+from adapterstate.modules.wiring import Binding, Cache, bind, make_cache
+from adapterstate.modules.wrapping import BINDINGS, why_covered
+from adapterstate.projection import GradFollows
+from adapterstate.proposal import Prospect, prospect
+from adapterstate.records import Explanation, Finding, JournalEntry, Snapshot
+from adapterstate.unloading import merged_values, write_values
+
+Names = str | Sequence[str]
+Observer = Callable[[JournalEntry], None]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+JOURNAL_LENGTH = 1000
+"""How many accepted events `AdapterState.journal` keeps."""
+
+
+@attrs.frozen(eq=False)
+class Prepared:
+    """Events, and what was found out for them beforehand.
+
+    Attributes:
+        events: in order, to be committed as one.
+        prospect: of the adapter that comes, if one does.
+        caches: path -> a merged part that has been computed already.
+        unloads: whether the values that the first step leaves are written into the base; given the paths, shows progress.
+    """
+
+    events: tuple[Event, ...]
+    prospect: Prospect | None = None
+    caches: Mapping[str, Cache] = attrs.field(factory=dict)
+    unloads: Callable[[Iterable[str]], Iterable[str]] | None = None
+
+
+def _event(method: Callable[Concatenate[AdapterState, P], R]) -> Callable[Concatenate[AdapterState, P], R]:
+    """Run `method` as the only event of its state: others wait, and one started from inside it is refused."""
+
+    @functools.wraps(method)
+    def alone(self: AdapterState, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            self._refuse_inside_another(method.__name__.strip("_"))
+            self._running = sys._getframe()
+            try:
+                return method(self, *args, **kwargs)
+            finally:
+                self._running = None
+
+    return alone
+
+
+class AdapterState:
+    """The state of one model's adapters, and the only way to change it. Made by `attach`.
+
+    A model is attached while it has an adapter: the first one links the model to this state, the last one's deletion unlinks it.
+
+    Attributes:
+        model: the model that is driven. It is called as ever; nothing wraps it.
+    """
+
+    def __init__(self, model: nn.Module, options: Options) -> None:
+        self.model = model
+        self._options = options
+        self._engine = Engine(options.charts)
+        self._facts = Facts()
+        self._modules: dict[str, nn.Module] = {}
+        self._journal: deque[JournalEntry] = deque(maxlen=JOURNAL_LENGTH)
+        self._observers: list[Observer] = []
+        self._lock = threading.RLock()
+        self._running: FrameType | None = None
+        self._holding: int | None = None
+        self._compiles = CompileWatch()
+        STATES.add(self)
+
+    def __repr__(self) -> str:
+        facts = self._facts
+        return (
+            f"AdapterState({type(self.model).__name__}, adapters={list(facts.adapters)}, active={list(facts.active)}, "
+            f"merged={list(facts.merged)}, {facts.enablement})"
+        )
+
+    # ---------------------------------------------------------------------------------------------------------------- reading
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """All adapters, in the order in which they were added."""
+        return tuple(self._facts.adapters)
+
+    @property
+    def active_adapters(self) -> tuple[str, ...]:
+        """The active adapters, in activation order."""
+        return self._facts.active
+
+    @property
+    def merged_adapters(self) -> tuple[str, ...]:
+        """The merged adapters, in activation order. They are active."""
+        return self._facts.merged
+
+    @property
+    def enabled(self) -> bool:
+        """Whether adapters are applied at all."""
+        return self._facts.enabled
+
+    @property
+    def facts(self) -> Facts:
+        """The whole stored state, as one immutable value."""
+        return self._facts
+
+    @property
+    def options(self) -> Options:
+        """What `attach` was given."""
+        return self._options
+
+    @property
+    def charts(self) -> Charts:
+        """The charts that this model runs by."""
+        return self._options.charts
+
+    @property
+    def journal(self) -> tuple[JournalEntry, ...]:
+        """The last 1,000 accepted events, the oldest first."""
+        return tuple(self._journal)
+
+    def trainable(self, name: str) -> bool:
+        """Return whether adapter `name` may receive gradients.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+        """
+        if name not in self._facts.adapters:
+            reason = f"there is no adapter {name!r}; the model has {list(self._facts.adapters)}"
+            raise errors.UnknownAdapterError(Event("trainable", (str(name),)), [Refusal("known", "", reason)])
+        return self._facts.adapters[name].trainability == "trainable"
+
+    def status(self) -> Status:
+        """Return the table of modules and adapters; it prints as text and renders in notebooks."""
+        return status_of(self._facts)
+
+    def check(self) -> tuple[Finding, ...]:
+        """Compare torch with what the state says; return what differs, empty when healthy. Changes nothing."""
+        with self._lock:
+            return tuple(findings(self.model, self._facts, self._modules, self._options.grad_follows))
+
+    def snapshot(self) -> Snapshot:
+        """Return a state to come back to with `restore`. It holds names, no tensors."""
+        facts = self._facts
+        trainable = tuple(name for name, adapter in facts.adapters.items() if adapter.trainability == "trainable")
+        return Snapshot(tuple(facts.adapters), facts.active, facts.merged, facts.enabled, trainable)
+
+    def base_state_dict(self) -> dict[str, Any]:
+        """Return the base model's own ``state_dict``: its keys in its order, and its values whatever is active or merged."""
+        whole = self.model.state_dict()
+        prefixes = tuple(f"{path}." for path, module in self.model.named_modules(remove_duplicate=False) if isinstance(module, Slots))
+        return {key: value for key, value in whole.items() if not key.startswith(prefixes)} if prefixes else whole
+
+    def subscribe(self, observer: Observer) -> Callable[[], None]:
+        """Call `observer` with the journal entry after each committed event; return a function that ends it.
+
+        What observers raise is raised together as `ObserverError` after the event, which is complete.
+        """
+        self._observers.append(observer)
+        return lambda: self._observers.remove(observer)
+
+    # ----------------------------------------------------------------------------------------------------------------- events
+
+    @_event
+    def add_adapter(self, name: str, config: AdapterConfig) -> None:
+        """Add an adapter. The first one activates itself; later ones stay inactive. Base parameters are frozen while any is there.
+
+        Args:
+            name: any non-empty string without a dot.
+            config: what it is and where it goes, such as `LoraConfig`.
+
+        Raises:
+            ArgumentError: an argument has the wrong type. Nothing has changed.
+            EventRefusedError: or one of its classes: the name, the config or its targets are refused. Nothing has changed; no random number
+                was drawn.
+            AttachError: another state drives the model. Nothing has changed.
+        """
+        self._run("add_adapter", self._prepare_add_adapter(name, config))
+
+    @_event
+    def set_adapter(self, names: Names) -> None:
+        """Activate exactly these adapters, in this order, on every module where they have weights. Afterwards nothing is merged.
+
+        Args:
+            names: one name or several; ``[]`` deactivates all.
+
+        Raises:
+            ArgumentError: a name is no string. Nothing has changed.
+            UnknownAdapterError: there is no such adapter. Nothing has changed.
+            DuplicateAdapterError: a name is given twice. Nothing has changed.
+            AdapterOverlapError: two of them replace the same rows of one base weight. Nothing has changed.
+        """
+        self._run("set_adapter", self._prepare_set_adapter(names))
+
+    @_event
+    def delete_adapter(self, name: str) -> None:
+        """Delete an adapter and its weights. Activates nothing else. After the last one, the model is as it was before the first.
+
+        Raises:
+            ArgumentError: the name is no string. Nothing has changed.
+            UnknownAdapterError: there is no such adapter. Nothing has changed.
+            MergedError: it is merged. Nothing has changed.
+            CoveredClassError: another class sits on top of a module that would be unwrapped. Nothing has changed.
+        """
+        self._run("delete_adapter", self._prepare_delete_adapter(name))
+
+    @_event
+    def merge_adapter(self, names: Names | None = None, *, safe_merge: bool = False) -> None:
+        """Keep the part of these active adapters precomputed. The base weights are not touched; it costs a copy of each merged weight.
+
+        Args:
+            names: active adapters; None for all that are active.
+            safe_merge: refuse when a merged weight would hold values that are not finite.
+
+        Raises:
+            ArgumentError: a name is no string. Nothing has changed.
+            UnknownAdapterError: there is no such adapter. Nothing has changed.
+            NotActiveError: one of them is not active. Nothing has changed.
+            NotMergeableError: a weight is sharded, computed or quantised, or `safe_merge` refuses. Nothing has changed.
+        """
+        self._run("merge_adapter", self._prepare_merge_adapter(names, safe_merge=safe_merge))
+
+    @_event
+    def unmerge_adapter(self) -> None:
+        """Drop the precomputed parts. The base weights were never touched, so this is exact."""
+        self._run("unmerge_adapter", self._prepare_unmerge_adapter())
+
+    @_event
+    def enable_adapters(self) -> None:
+        """Release `disable_adapters()`. Adapters stay disabled while a `disable_adapter()` context holds."""
+        self._run("enable_adapters", self._prepare_enable_adapters())
+
+    @_event
+    def disable_adapters(self) -> None:
+        """Apply no adapter until `enable_adapters()`: the model computes as the base does, bit for bit."""
+        self._run("disable_adapters", self._prepare_disable_adapters())
+
+    @_event
+    def set_requires_grad(self, names: Names, requires_grad: bool = True) -> None:
+        """Make adapters trainable or frozen. They stay so whatever is activated, disabled or deleted.
+
+        Raises:
+            ArgumentError: a name is no string, or the flag no bool. Nothing has changed.
+            UnknownAdapterError: there is no such adapter. Nothing has changed.
+        """
+        self._run("set_requires_grad", self._prepare_set_requires_grad(names, requires_grad))
+
+    @_event
+    def restore(self, snapshot: Snapshot) -> None:
+        """Bring back what a snapshot holds, as one event. Adapters that were added later stay, inactive.
+
+        Raises:
+            ArgumentError: it is no `Snapshot`. Nothing has changed.
+            SnapshotError: an adapter that it names as active, merged or frozen is gone. Nothing has changed.
+            EventRefusedError: a step is refused. Nothing has changed.
+        """
+        self._run("restore", self._prepare_restore(snapshot))
+
+    @_event
+    def unload(self) -> nn.Module:
+        """Delete all adapters, as one event; return the model, which is as it was before the first.
+
+        Raises:
+            EventRefusedError: a module is covered by another class. Nothing has changed.
+        """
+        self._run("unload", self._prepare_unload())
+        return self.model
+
+    @_event
+    def merge_and_unload(self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None) -> nn.Module:
+        """Write the merged values into the base weights and delete all adapters, as one event; return the model.
+
+        Base parameters keep their identity. Where the ends of a tied weight come to differ, the changed end gets a new `Parameter`.
+
+        Args:
+            progressbar: show one, if ``rich`` is installed.
+            safe_merge: refuse when a merged weight would hold values that are not finite.
+            adapter_names: which adapters to merge, in this order; None for those that are active.
+
+        Raises:
+            ArgumentError: a name is no string. Nothing has changed.
+            EventRefusedError: or one of its classes, as for `set_adapter`, `merge_adapter` and `delete_adapter`. Nothing has changed.
+        """
+        self._run("merge_and_unload", self._prepare_merge_and_unload(progressbar, safe_merge, adapter_names))
+        return self.model
+
+    @_event
+    def repair(self) -> tuple[Finding, ...]:
+        """Make torch look as the state says again; merged parts are computed anew. Return what `check` had found."""
+        found = tuple(findings(self.model, self._facts, self._modules, self._options.grad_follows))
+        moved = [finding.where for finding in found if finding.what.startswith(("the module that", "class of", "a module with", "a base p"))]
+        if moved:
+            raise errors.AttachError(
+                f"repair cannot mend {moved}: modules were exchanged, or base parameters overwritten, since adapters were added; "
+                "nothing has changed. Put the modules back, or start again from the base."
+            )
+        with Transaction(self._journal) as transaction:
+            rewire_all(transaction, self.model, self._facts, self._modules, self._options.grad_follows)
+            entry = JournalEntry(self._next_number(), "repair", (), tuple(self._facts.modules) if found else (), not found)
+            transaction.commit(entry)
+        self._tell(entry)
+        return found
+
+    def detach(self) -> None:
+        """Let go of a model that has no adapter. There is nothing left to let go of then; with adapters it is refused.
+
+        Raises:
+            AttachError: adapters are present. Nothing has changed.
+        """
+        if self._facts.adapters:
+            raise errors.AttachError(
+                f"detach was called while the adapters {list(self._facts.adapters)} are present, which only their state can drive; nothing has "
+                "changed. Call unload() to give them up, or merge_and_unload() to keep what they do."
+            )
+
+    # --------------------------------------------------------------------------------------------------------------- contexts
+
+    def disable_adapter(self) -> StateContext:
+        """Return a context in which no adapter is applied. Contexts count: adapters are back when the last one has been left."""
+        return StateContext("disable_adapter", self._enter_disable, lambda _: self._leave_disable())
+
+    def use_adapter(self, names: Names) -> StateContext:
+        """Return a context in which exactly these adapters are active. Leaving it restores what was active and merged, as far as still there.
+
+        Raises:
+            EventRefusedError: on entering, as for `set_adapter`. Nothing has changed.
+        """
+        return StateContext("use_adapter", lambda: self._enter_use(names), self._leave_use)
+
+    def hold(self) -> Hold:
+        """Return a context during which no event happens: those of other threads wait, those of the same thread are refused."""
+        return Hold(self)
+
+    @_event
+    def _enter_disable(self) -> None:
+        self._run("disable_adapter", Prepared((Event("disable_adapters", holder="context"),)))
+
+    @_event
+    def _leave_disable(self) -> None:
+        self._run("disable_adapter", Prepared((Event("enable_adapters", holder="context"),)))
+
+    @_event
+    def _enter_use(self, names: Names) -> Facts:
+        before = self._facts
+        self._run("use_adapter", self._prepare_set_adapter(names))
+        return before
+
+    @_event
+    def _leave_use(self, before: Facts) -> None:
+        active = tuple(name for name in before.active if name in self._facts.adapters)
+        merged = tuple(name for name in before.merged if name in self._facts.adapters)
+        events = [Event("set_adapter", active)]
+        if merged:
+            events.append(self._merge_event(merged, active)[0])
+        self._run("use_adapter", Prepared(tuple(events)))
+
+    # -------------------------------------------------------------------------------------------------------------- explaining
+
+    def explain(self, event: str, *args: Any, **kwargs: Any) -> Explanation:
+        """Say what an event would do, without doing it. Changes nothing, draws no random number and is not journalled.
+
+        Args:
+            event: the name of an event's method, such as ``"set_adapter"``.
+            *args: as for that method.
+            **kwargs: as for that method.
+
+        Raises:
+            ArgumentError: there is no such event, or an argument has the wrong type.
+        """
+        prepare = getattr(self, f"_prepare_{event}", None)
+        if prepare is None:
+            known = sorted(name.removeprefix("_prepare_") for name in dir(self) if name.startswith("_prepare_"))
+            raise errors.ArgumentError(f"explain was given {event!r}; one of {known} is expected; nothing has changed")
+        with self._lock:
+            found = plan(self.charts, self._facts, prepare(*args, **kwargs).events)
+        return Explanation(found.accepted, found.refusals, found)
+
+    # ---------------------------------------------------------------------------------------------------- preparing: no writes
+
+    def _prepare_add_adapter(self, name: str, config: AdapterConfig) -> Prepared:
+        if not isinstance(name, str):
+            raise errors.ArgumentError(f"add_adapter was given {name!r} as a name; a str is expected; nothing has changed")
+        if not isinstance(config, AdapterConfig):
+            raise errors.ArgumentError(
+                f"add_adapter was given a {type(config).__name__} as a config; a LoraConfig, or another value with inference_mode, problems() and "
+                "place(), is expected; nothing has changed"
+            )
+        self._refuse_foreign()
+        trainable = () if self._facts.adapters else tuple(n for n, p in self.model.named_parameters() if p.requires_grad)
+        found = prospect(self.model, config, self._modules, trainable)
+        wanted = "frozen" if config.inference_mode else "trainable"
+        return Prepared((Event("add_adapter", (name,), wanted, proposal=found.proposal, reports=found.reports),), found)
+
+    def _prepare_set_adapter(self, names: Names) -> Prepared:
+        return Prepared((Event("set_adapter", _names("set_adapter", names)),))
+
+    def _prepare_delete_adapter(self, name: str) -> Prepared:
+        if not isinstance(name, str):
+            raise errors.ArgumentError(f"delete_adapter was given {name!r}; the name of one adapter is expected; nothing has changed")
+        return Prepared((self._delete_event((name,)),))
+
+    def _prepare_merge_adapter(self, names: Names | None = None, *, safe_merge: bool = False) -> Prepared:
+        named = self._facts.active if names is None else _names("merge_adapter", names)
+        event, caches = self._merge_event(named, self._facts.active, safe=safe_merge)
+        return Prepared((event,), caches=caches)
+
+    def _prepare_unmerge_adapter(self) -> Prepared:
+        return Prepared((Event("unmerge_adapter"),))
+
+    def _prepare_enable_adapters(self) -> Prepared:
+        return Prepared((Event("enable_adapters"),))
+
+    def _prepare_disable_adapters(self) -> Prepared:
+        return Prepared((Event("disable_adapters"),))
+
+    def _prepare_set_requires_grad(self, names: Names, requires_grad: bool = True) -> Prepared:
+        if not isinstance(requires_grad, bool):
+            raise errors.ArgumentError(f"set_requires_grad was given {requires_grad!r}; True or False is expected; nothing has changed")
+        return Prepared((_grad_event(_names("set_requires_grad", names), requires_grad),))
+
+    def _prepare_restore(self, snapshot: Snapshot) -> Prepared:
+        if not isinstance(snapshot, Snapshot):
+            raise errors.ArgumentError(f"restore was given a {type(snapshot).__name__}; a Snapshot is expected; nothing has changed")
+        frozen = tuple(name for name in snapshot.adapters if name not in snapshot.trainable)
+        missing = [name for name in dict.fromkeys(snapshot.active + snapshot.merged + frozen) if name not in self._facts.adapters]
+        if missing:
+            raise errors.SnapshotError(missing)
+        events = [Event("set_adapter", snapshot.active)]
+        if snapshot.merged:
+            events.append(self._merge_event(snapshot.merged, snapshot.active)[0])
+        there = self._facts.adapters
+        thawing = tuple(n for n in snapshot.trainable if n in there and there[n].trainability != "trainable")
+        freezing = tuple(n for n in frozen if there[n].trainability != "frozen")
+        events += [_grad_event(names, flag) for names, flag in ((thawing, True), (freezing, False)) if names]
+        if snapshot.enabled and self._facts.disabled_by_call:
+            events.append(Event("enable_adapters"))
+        if not snapshot.enabled and self._facts.enabled:
+            events.append(Event("disable_adapters"))
+        return Prepared(tuple(events))
+
+    def _prepare_unload(self) -> Prepared:
+        return Prepared((Event("unmerge_adapter"), self._delete_event(self.adapters)))
+
+    def _prepare_merge_and_unload(
+        self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None
+    ) -> Prepared:
+        named = self._facts.active if adapter_names is None else _names("merge_and_unload", adapter_names)
+        merge, _ = self._merge_event(named, named, safe=safe_merge)
+        events = (Event("set_adapter", named), merge, Event("unmerge_adapter"), self._delete_event(self.adapters))
+        return Prepared(events, unloads=_shown if progressbar else iter)
+
+    def _merge_event(self, names: tuple[str, ...], active: tuple[str, ...], *, safe: bool = False) -> tuple[Event, dict[str, Cache]]:
+        """The event that merges `names` once `active` are active, with what the modules report about it; with `safe`, what it computed."""
+        known = tuple(name for name in active if name in self._facts.adapters)
+        reports: dict[str, str] = {}
+        caches: dict[str, Cache] = {}
+        for path in dict.fromkeys(path for name in names if name in self._facts.adapters for path in self._facts.adapters[name].modules):
+            module = self._modules[path]
+            bindings: dict[str, Binding] = module.__dict__[BINDINGS]
+            merged = tuple(name for name in known if name in bindings and (name in names or name in self._facts.merged))
+            reason = why_not_mergeable(module, bindings, merged)
+            if reason is None and safe:
+                caches[path] = make_cache(module, bindings, merged)
+                reason = why_not_finite(caches[path])
+            if reason:
+                reports[path] = reason
+        return Event("merge_adapter", names, reports={"mergeable": reports}), caches
+
+    def _delete_event(self, names: tuple[str, ...]) -> Event:
+        """The event that deletes `names`, with the modules that could not be unwrapped."""
+        paths = dict.fromkeys(path for name in names if name in self._facts.adapters for path in self._facts.adapters[name].modules)
+        covered = {path: reason for path in paths if (reason := why_covered(self._modules[path]))}
+        return Event("delete_adapter", names, reports={"outermost_class_is_ours": covered})
+
+    # ---------------------------------------------------------------------------------------------------------- the one path
+
+    def _run(self, name: str, prepared: Prepared) -> None:
+        """Plan, let the engine move, commit, tell the observers."""
+        found = plan(self.charts, self._facts, prepared.events)
+        if not found.accepted:
+            step = found.steps[-1]
+            offered = sum(move.chart == self.charts.activation.name for move in step.moves)
+            raise found.error(step.event, found.refusals, offered)
+        self._engine.run(found)
+        number = self._next_number()
+        entry = JournalEntry(number, name, tuple(step.event for step in found.steps), found.changed, found.after == found.before)
+        with Transaction(self._journal, draws=prepared.prospect is not None) as transaction:
+            if not entry.is_noop:
+                self._collect(transaction, found, prepared)
+            transaction.commit(entry)
+        self._tell(entry)
+
+    def _collect(self, transaction: Transaction, found: Plan, prepared: Prepared) -> None:
+        """Collect everything that the plan writes. What can fail, or warn, does so here."""
+        modules, added = self._modules, {}
+        if prepared.prospect is not None:
+            sites = prepared.prospect.sites
+            made = bind({id(here[0].module): here for here in sites.values()}, autocast=self._options.autocast_adapter_dtype)
+            added = {path: made[id(here[0].module)] for path, here in sites.items()}
+            modules = {**modules, **{path: here[0].module for path, here in sites.items()}}
+            for text in prepared.prospect.warnings:
+                warnings.warn(text, stacklevel=5)
+        if prepared.unloads is not None:
+            values = merged_values(found.steps[0].after, modules, prepared.unloads)
+            write_values(transaction, self.model, modules, values, found.before.base_trainable)
+        before, after = found.before, found.after
+        collect(transaction, self.model, Change(before, after, modules, self._options.grad_follows, added, prepared.caches))
+        if not before.adapters and after.adapters:
+            transaction.item(self.model.__dict__, LINK, Link(self))
+        if before.adapters and not after.adapters:
+            transaction.drop(self.model.__dict__, LINK)
+        if before.modules is not after.modules:
+            transaction.attribute(self, "_modules", {path: module for path, module in modules.items() if path in after.modules})
+        transaction.attribute(self, "_facts", after)
+        self._compiles.watch(self.model, after, modules)
+
+    def _tell(self, entry: JournalEntry) -> None:
+        """Call every observer; raise together what they raised. The event is complete."""
+        raised: list[BaseException] = []
+        for observer in tuple(self._observers):
+            try:
+                observer(entry)
+            except Exception as error:  # whatever an observer raises is reported, after the others have run
+                raised.append(error)
+        if raised:
+            raise errors.ObserverError(entry.name, raised) from raised[0]
+
+    def _next_number(self) -> int:
+        return self._journal[-1].number + 1 if self._journal else 1
+
+    def _refuse_inside_another(self, name: str) -> None:
+        """Refuse an event that was started from inside another one or inside `hold()` by the same thread.
+
+        That an event is running is read off the call stack: a flag could stay behind when an interrupt comes just before it is cleared.
+        """
+        reason = "hold() is in force in this thread; leave it first" if self._holding == threading.get_ident() else ""
+        frame: FrameType | None = sys._getframe(1) if self._running is not None else None
+        while frame is not None and not reason:
+            frame = frame.f_back
+            if frame is not None and frame is self._running:
+                reason = "another event is still under way in this thread (this one was started by an observer, a config or a guard of it)"
+        if reason:
+            raise errors.EventInProgressError(Event(name), [Refusal("no_event_under_way", "", reason)])
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a first adapter on a model that another state drives."""
+        if self._facts.adapters:
+            return
+        link = link_of(self.model)
+        reason = "another state drives it; use attach(model) to get that one" if link is not None else why_foreign(self.model)
+        if reason:
+            raise errors.AttachError(f"add_adapter on {type(self.model).__name__} is refused: {reason}; nothing has changed")
+
+    # ----------------------------------------------------------------------------------------------------------------- copies
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AdapterState:
+        model = copy.deepcopy(self.model, memo)
+        if link_of(model) is None:
+            return AdapterState(model, self._options)
+        return attach(model)
+
+    def __reduce__(self) -> tuple[Callable[..., AdapterState], tuple[nn.Module]]:
+        return attach, (self.model,)
+
+    def _adopt(self, facts: Facts) -> None:
+        """Become the state of a copy of an attached model."""
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        missing = [path for path in facts.modules if BINDINGS not in getattr(modules.get(path), "__dict__", {})]
+        if missing:
+            raise errors.AttachError(f"the copy has lost the adapters at {missing}; nothing has changed")
+        self._modules = {path: modules[path] for path in facts.modules}
+        self._facts = facts
+
+
+class Hold:
+    """A context during which no event happens. See `AdapterState.hold`."""
+
+    def __init__(self, state: AdapterState) -> None:
+        self._state = state
+
+    def __enter__(self) -> None:
+        state = self._state
+        state._lock.acquire()
+        try:
+            state._refuse_inside_another("hold")
+            state._holding = threading.get_ident()
+        except BaseException:
+            state._lock.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._state._holding = None
+        self._state._lock.release()
+
+
+def _names(event: str, names: object) -> tuple[str, ...]:
+    """The names as a tuple of the library's own, whatever sequence was given."""
+    if isinstance(names, str):
+        return (names,)
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise errors.ArgumentError(f"{event} was given {names!r}; a name or a list of names is expected; nothing has changed")
+    return tuple(names)
+
+
+def _grad_event(names: tuple[str, ...], requires_grad: bool) -> Event:
+    """The event that makes `names` trainable or frozen."""
+    return Event("set_requires_grad", names, "trainable" if requires_grad else "frozen")
+
+
+def _shown(paths: Iterable[str]) -> Iterable[str]:
+    """Pass on `paths` with a progress bar."""
+    try:
+        from rich.progress import track
+    except ImportError:
+        warnings.warn("progressbar=True needs the package rich, which is not installed; merging goes on without one", stacklevel=2)
+        return paths
+    return track(list(paths), description="merging")
+
+
+_GIVEN: Any = object()
+
+
+def attach(
+    model: nn.Module,
+    *,
+    charts: Charts | None = None,
+    grad_follows: GradFollows = _GIVEN,
+    autocast_adapter_dtype: bool = _GIVEN,
+) -> AdapterState:
+    """Return the state that drives the adapters of `model`. Nothing is written to the model until the first adapter is added.
+
+    A model that is attached already has one state, which is returned; a copy of an attached model gets one of its own, equal to the original's.
+
+    Args:
+        model: any `nn.Module`.
+        charts: what may happen; None for the charts of this package.
+        grad_follows: what `requires_grad` of adapter parameters follows: ``"trainability"`` (the default) or ``"activation"``.
+        autocast_adapter_dtype: whether half-precision base weights get float32 adapter parameters; True by default.
+
+    Raises:
+        ArgumentError: an argument has the wrong type or value. Nothing has changed.
+        AttachError: the model is attached with other options, or is a part or a whole of an attached model. Nothing has changed.
+    """
+    if not isinstance(model, nn.Module):
+        raise errors.ArgumentError(f"attach was given a {type(model).__name__}; an nn.Module is expected; nothing has changed")
+    if charts is not None and not isinstance(charts, Charts):
+        raise errors.ArgumentError(f"attach was given a {type(charts).__name__} as charts; Charts are expected; nothing has changed")
+    if grad_follows is not _GIVEN and grad_follows not in ("trainability", "activation"):
+        raise errors.ArgumentError(f"grad_follows is {grad_follows!r}; 'trainability' or 'activation' is expected; nothing has changed")
+    link = link_of(model)
+    if link is not None and link.state is not None:
+        _refuse_other_options(link.state, charts, grad_follows, autocast_adapter_dtype)
+        return link.state
+    record = link.record if link is not None else None
+    if record is None and (reason := why_foreign(model)):
+        raise errors.AttachError(f"attach to {type(model).__name__} is refused: {reason}; nothing has changed")
+    known = Options(CHARTS, "trainability", True)
+    if record is not None:
+        known = Options(record.charts or CHARTS, record.grad_follows, record.autocast_adapter_dtype)
+    options = Options(
+        known.charts if charts is None else charts,
+        known.grad_follows if grad_follows is _GIVEN else grad_follows,
+        known.autocast_adapter_dtype if autocast_adapter_dtype is _GIVEN else bool(autocast_adapter_dtype),
+    )
+    state = AdapterState(model, options)
+    if record is not None and link is not None:
+        state._adopt(record.facts)
+        link.state = state
+        if options.grad_follows != record.grad_follows:
+            state.repair()
+    return state
+
+
+def _refuse_other_options(state: AdapterState, charts: Charts | None, grad_follows: object, autocast: object) -> None:
+    """Refuse options that differ from those that the model is attached with."""
+    given = {"charts": charts, "grad_follows": grad_follows, "autocast_adapter_dtype": autocast}
+    have = {field.name: getattr(state.options, field.name) for field in attrs.fields(Options)}
+    other = [name for name, value in given.items() if value is not None and value is not _GIVEN and value != have[name]]
+    if other:
+        said = ", ".join(f"{name}={have[name]!r}" if name != "charts" else "other charts" for name in other)
+        raise errors.AttachError(f"the model is attached already, with {said}; nothing has changed. Leave the options out to get its state.")
