@@ -1,9 +1,9 @@
 """The commit: everything an event writes, written ahead, so that all of it is done or none.
 
-This is the only file that writes to modules and parameters, their `requires_grad` included. A `Transaction` first collects every write with the
-value that it replaces; only `commit` carries them out. Undoing puts the old values back whether or not the write had been reached, so it can be
-repeated, and is when it is interrupted itself. The commit point is the append to the journal: before it an event can be undone, after
-it the event is complete.
+This is the only file that writes to modules and parameters, their `requires_grad` included. A `Transaction` first collects every write
+with the value that it replaces; only `commit` carries them out. Undoing puts the old values back whether or not the write had been
+reached, so it can be repeated, and is when it is interrupted itself. The commit point is the append to the journal: before it an event
+can be undone, after it the event is complete.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ _States = tuple[torch.Tensor, list[torch.Tensor]]
 
 def _generators() -> _States:
     """The states of torch's global generators. CUDA's are read only where CUDA has been used: reading them would start it."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return torch.get_rng_state(), cuda
 
 

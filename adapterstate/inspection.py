@@ -105,7 +105,8 @@ def findings(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], f
     known = {id(module) for module in modules.values()}
     for path, module in here.items():
         if is_wrapped(module) and id(module) not in known:
-            yield Finding(path or "the model", "a module with adapters that the state does not know", "a plain module", type(module).__name__)
+            what = "a module with adapters that the state does not know"
+            yield Finding(path or "the model", what, "a plain module", type(module).__name__)
     yield from _gradients(model, facts, {path: modules[path] for path in sound}, follows)
 
 

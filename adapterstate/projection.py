@@ -1,7 +1,8 @@
 """The projection: what torch must look like in a given state. Pure, and the only source of what torch sees.
 
-What a module computes with is its *normal form*: the base weights with the rows of all active replacing slots put in, in activation order, plus
-the deltas of all active tuners; nothing of it while adapters are disabled. Merging decides only which part of it is kept precomputed.
+What a module computes with is its *normal form*: the base weights with the rows of all active replacing slots put in, in activation
+order, plus the deltas of all active tuners; nothing of it while adapters are disabled. Merging decides only which part of it is kept
+precomputed.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def requires_grad(facts: Facts, name: str, follows: GradFollows) -> bool:
     Args:
         facts: the stored state.
         name: an adapter of the model.
-        follows: ``"trainability"``: whenever the adapter is trainable, whatever is active. ``"activation"``: when it is trainable, active and
-            enabled, or trainable and named by ``set_requires_grad(name, True)``.
+        follows: ``"trainability"``: whenever the adapter is trainable, whatever is active. ``"activation"``: when it is trainable,
+            active and enabled, or trainable and named by ``set_requires_grad(name, True)``.
     """
     adapter = facts.adapters[name]
     if adapter.trainability != "trainable":

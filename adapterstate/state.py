@@ -29,8 +29,8 @@ from adapterstate.machine.records import Event, Facts, Refusal
 from adapterstate.modules.merging import why_not_finite, why_not_mergeable
 from adapterstate.modules.method import AdapterConfig
 from adapterstate.modules.slots import Slots
-from adapterstate.modules.wiring import Binding, Cache, bind, make_cache
-from adapterstate.modules.wrapping import BINDINGS, why_covered
+from adapterstate.modules.wiring import Binding, Cache, bind, make_cache, stamp_of
+from adapterstate.modules.wrapping import BINDINGS, WIRING, why_covered
 from adapterstate.projection import GradFollows
 from adapterstate.proposal import Prospect, prospect
 from adapterstate.records import Explanation, Finding, JournalEntry, Snapshot
@@ -66,7 +66,7 @@ def _event(method: Callable[Concatenate[AdapterState, P], R]) -> Callable[Concat
     """Run `method` as the only event of its state: others wait, and one started from inside it is refused."""
 
     @functools.wraps(method)
-    def alone(self: AdapterState, *args: P.args, **kwargs: P.kwargs) -> R:
+    def alone(self: AdapterState, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self._lock:
             self._refuse_inside_another(method.__name__.strip("_"))
             self._running = sys._getframe()
@@ -319,7 +319,8 @@ class AdapterState:
     def repair(self) -> tuple[Finding, ...]:
         """Make torch look as the state says again; merged parts are computed anew. Return what `check` had found."""
         found = tuple(findings(self.model, self._facts, self._modules, self._options.grad_follows))
-        moved = [finding.where for finding in found if finding.what.startswith(("the module that", "class of", "a module with", "a base p"))]
+        signs = ("the module that", "class of", "a module with", "a base p")
+        moved = [finding.where for finding in found if finding.what.startswith(signs)]
         if moved:
             raise errors.AttachError(
                 f"repair cannot mend {moved}: modules were exchanged, or base parameters overwritten, since adapters were added; "
@@ -340,8 +341,8 @@ class AdapterState:
         """
         if self._facts.adapters:
             raise errors.AttachError(
-                f"detach was called while the adapters {list(self._facts.adapters)} are present, which only their state can drive; nothing has "
-                "changed. Call unload() to give them up, or merge_and_unload() to keep what they do."
+                f"detach was called while the adapters {list(self._facts.adapters)} are present, which only their state can drive; "
+                "nothing has changed. Call unload() to give them up, or merge_and_unload() to keep what they do."
             )
 
     # --------------------------------------------------------------------------------------------------------------- contexts
@@ -351,7 +352,7 @@ class AdapterState:
         return StateContext("disable_adapter", self._enter_disable, lambda _: self._leave_disable())
 
     def use_adapter(self, names: Names) -> StateContext:
-        """Return a context in which exactly these adapters are active. Leaving it restores what was active and merged, as far as still there.
+        """Return a context in which exactly these adapters are active. Leaving it restores what was active and merged, where still there.
 
         Raises:
             EventRefusedError: on entering, as for `set_adapter`. Nothing has changed.
@@ -413,8 +414,8 @@ class AdapterState:
             raise errors.ArgumentError(f"add_adapter was given {name!r} as a name; a str is expected; nothing has changed")
         if not isinstance(config, AdapterConfig):
             raise errors.ArgumentError(
-                f"add_adapter was given a {type(config).__name__} as a config; a LoraConfig, or another value with inference_mode, problems() and "
-                "place(), is expected; nothing has changed"
+                f"add_adapter was given a {type(config).__name__} as a config; a LoraConfig, or another value with inference_mode, "
+                "problems() and place(), is expected; nothing has changed"
             )
         self._refuse_foreign()
         trainable = () if self._facts.adapters else tuple(n for n, p in self.model.named_parameters() if p.requires_grad)
@@ -601,6 +602,10 @@ class AdapterState:
             raise errors.AttachError(f"the copy has lost the adapters at {missing}; nothing has changed")
         self._modules = {path: modules[path] for path in facts.modules}
         self._facts = facts
+        for module in self._modules.values():  # the tensors of a copy have identities and versions of their own
+            cache = module.__dict__[WIRING].cache
+            if cache is not None:
+                cache.stamp = stamp_of(module, module.__dict__[BINDINGS], cache.names)
 
 
 class Hold:
@@ -660,7 +665,8 @@ def attach(
 ) -> AdapterState:
     """Return the state that drives the adapters of `model`. Nothing is written to the model until the first adapter is added.
 
-    A model that is attached already has one state, which is returned; a copy of an attached model gets one of its own, equal to the original's.
+    A model that is attached already has one state, which is returned; a copy of an attached model gets one of its own, equal to the
+    original's.
 
     Args:
         model: any `nn.Module`.
@@ -709,4 +715,6 @@ def _refuse_other_options(state: AdapterState, charts: Charts | None, grad_follo
     other = [name for name, value in given.items() if value is not None and value is not _GIVEN and value != have[name]]
     if other:
         said = ", ".join(f"{name}={have[name]!r}" if name != "charts" else "other charts" for name in other)
-        raise errors.AttachError(f"the model is attached already, with {said}; nothing has changed. Leave the options out to get its state.")
+        raise errors.AttachError(
+            f"the model is attached already, with {said}; nothing has changed. Leave the options out to get its state."
+        )

@@ -1,0 +1,1 @@
+"""The machine: charts, guards, planner and engine. Nothing in here knows torch."""

@@ -1,13 +1,14 @@
 """The charts: three tables of rows, and the table of the model's guards. What is not in here does not happen.
 
-A chart is an immutable value. For every (event, state) its rows either have no case, or all belong to one choice and cover each of its results
-once, unless the result is declared impossible there. So exactly one row is selected, and only its guards can refuse. All of that is
-checked when a chart is made, derived ones included.
+A chart is an immutable value. For every (event, state) its rows either have no case, or all belong to one choice and cover each of its
+results once, unless the result is declared impossible there. So exactly one row is selected, and only its guards can refuse. All of that
+is checked when a chart is made, derived ones included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import attrs
 
@@ -17,7 +18,7 @@ from adapterstate.machine.guards import Choice, Guard
 from adapterstate.machine.records import Event, Situation
 
 SAME = "="
-"""As the target of a row: the state stays what it is."""
+"""The target of a row that leaves the state as it is."""
 
 
 @attrs.frozen
@@ -354,7 +355,8 @@ class Charts:
         """
         if chart.name not in {own.name for own in self}:
             raise ChartError(chart.name, [f"there is no chart of that name; there are {[own.name for own in self]}"])
-        return attrs.evolve(self, **{chart.name: chart})
+        changes: dict[str, Any] = {chart.name: chart}
+        return attrs.evolve(self, **changes)
 
 
 CHARTS = Charts()

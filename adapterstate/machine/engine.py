@@ -1,14 +1,14 @@
 """The engine: real `transitions` machines take the rows that the planner selected. The only file that imports `transitions`.
 
-A machine holds no model. Each move is run on a small subject of its own, made for it and dropped after it: it starts in the state that is stored,
-the machine decides and moves it, and what it says must be what the planner said.
+A machine holds no model. Each move is run on a small subject of its own, made for it and dropped after it: it starts in the state that is
+stored, the machine decides and moves it, and what it says must be what the planner said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from transitions.core import Machine
+from transitions.core import Machine, MachineError
 
 from adapterstate.errors import InternalError
 from adapterstate.machine.charts import Chart, Charts, Row
@@ -50,10 +50,15 @@ class Engine:
                     )
 
     def move(self, chart: str, state: str, situation: Situation, event: Event) -> str | None:
-        """Trigger `event` on a subject in `state`; return its state after it, or None when the machine refuses."""
-        machine = self._machines[chart]
+        """Trigger `event` on a subject in `state`; return its state after it, or None when the machine refuses or has no row."""
+        found = self._machines[chart].events.get(event.name)
+        if found is None:
+            return None
         subject = Subject(state)
-        moved = machine.events[event.name].trigger(subject, situation, event)
+        try:
+            moved = found.trigger(subject, situation, event)
+        except MachineError:  # no row of the event starts from this state
+            return None
         return subject.state if moved is True else None
 
 
@@ -69,7 +74,7 @@ def _machine(chart: Chart) -> Machine:
         send_event=False,
     )
     for row in chart.rows:
-        machine.add_transition(row.event, list(row.sources), row.target, conditions=_conditions(row))
+        machine.add_transition(row.event, list(row.sources), row.target, conditions=[*_conditions(row)])
     return machine
 
 

@@ -1,7 +1,7 @@
 """Choices and guards: pure functions of the stored facts and the event, each with a label for diagrams and a docstring.
 
-A *choice* has a closed set of results and selects the row of a chart. A *guard* looks at one subject and returns its refusals; an empty tuple
-means yes. Neither writes, draws random numbers or knows torch: what only modules can know arrives in `Event.reports`.
+A *choice* has a closed set of results and selects the row of a chart. A *guard* looks at one subject and returns its refusals; an empty
+tuple means yes. Neither writes, draws random numbers or knows torch: what only modules can know arrives in `Event.reports`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def left_here(situation: Situation, event: Event) -> str:
 def still_held(situation: Situation, event: Event) -> str:
     """Whether, after this release, `disable_adapters()` or a context still holds."""
     facts = situation.facts
-    contexts = facts.disabled_by_contexts - (event.holder == "context")
+    contexts = max(0, facts.disabled_by_contexts - (event.holder == "context"))
     return "yes" if contexts > 0 or (facts.disabled_by_call and event.holder != "call") else "no"
 
 

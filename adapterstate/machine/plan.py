@@ -1,6 +1,7 @@
 """The planner: what an event would do, or every reason why not. Pure: it reads facts and charts, and writes nothing.
 
-A plan is a list of steps. Each is one event, judged on the facts that the earlier steps would leave; they are committed and journalled as one.
+A plan is a list of steps. Each is one event, judged on the facts that the earlier steps would leave; they are committed and journalled
+as one.
 """
 
 from __future__ import annotations
@@ -119,9 +120,8 @@ def plan(charts: Charts, facts: Facts, events: Sequence[Event]) -> Plan:
         steps.append(Step(event, tuple(moves), now, after))
         if found:
             classes = {guard.error for guard, _ in found}
-            return Plan(
-                facts, tuple(steps), tuple(refusal for _, refusal in found), classes.pop() if len(classes) == 1 else errors.EventRefusedError
-            )
+            error = classes.pop() if len(classes) == 1 else errors.EventRefusedError
+            return Plan(facts, tuple(steps), tuple(refusal for _, refusal in found), error)
         now = after
     return Plan(facts, tuple(steps))
 
@@ -143,7 +143,7 @@ def _undeclared(_: Situation, __: Event) -> Sequence[Refusal]:
 
 
 DECLARED = Guard("declared", "the chart has a row", errors.EventRefusedError, _undeclared)
-"""Stands for the chart itself in a refusal: there is no row for the event in this state."""
+"""Stands in a refusal for the chart itself, which has no row for the event in this state."""
 
 
 def _no_row(chart: Chart, state: str, event: Event, situation: Situation, *, refused: bool) -> list[Found]:
@@ -151,7 +151,9 @@ def _no_row(chart: Chart, state: str, event: Event, situation: Situation, *, ref
     if any(row.event == event.name and state in row.sources for row in chart.rows):
         if refused:
             return []
-        raise errors.InternalError(f"{event}: a case that was declared impossible has come up in {situation.subject!r}; nothing has changed")
+        raise errors.InternalError(
+            f"{event}: a case that was declared impossible has come up in {situation.subject!r}; nothing has changed"
+        )
     reason = f"the {chart.name} chart has no row for {event.name} from {state!r}"
     return [(DECLARED, Refusal(DECLARED.name, situation.subject, reason, event.adapters))]
 
@@ -258,7 +260,7 @@ def _disable(facts: Facts, event: Event) -> Facts:
 
 
 def _enable(facts: Facts, event: Event) -> Facts:
-    contexts = facts.disabled_by_contexts - (event.holder == "context")
+    contexts = max(0, facts.disabled_by_contexts - (event.holder == "context"))
     call = facts.disabled_by_call and event.holder != "call"
     return attrs.evolve(
         facts, enablement="disabled" if call or contexts else "enabled", disabled_by_call=call, disabled_by_contexts=contexts
@@ -268,7 +270,9 @@ def _enable(facts: Facts, event: Event) -> Facts:
 def _set_requires_grad(facts: Facts, event: Event) -> Facts:
     asked = event.wanted == "trainable"
     named = {
-        name: attrs.evolve(facts.adapters[name], trainability=event.wanted, asked=asked) for name in event.adapters if name in facts.adapters
+        name: attrs.evolve(facts.adapters[name], trainability=event.wanted, asked=asked)
+        for name in event.adapters
+        if name in facts.adapters
     }
     return attrs.evolve(facts, adapters={**facts.adapters, **named})
 

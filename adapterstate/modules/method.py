@@ -84,7 +84,7 @@ class Auxiliary(Protocol):
         ...
 
     def replacement(self, name: str, base: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the rows that stand in place of those of `base`: all of its shape, or one for each row that `replaces` lists, in that order."""
+        """Return what stands in place of rows of `base`: all of its shape, or one row for each that `replaces` lists, in that order."""
         ...
 
 

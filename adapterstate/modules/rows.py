@@ -1,7 +1,7 @@
 """Forward of an embedding or output head of which only some rows are replaced, without making the whole weight.
 
-The base computes as usual; then the results that belong to replaced rows are written over. The cost follows the number of tokens and replaced rows,
-not the size of the vocabulary.
+The base computes as usual; then the results that belong to replaced rows are written over. The cost follows the number of tokens and
+replaced rows, not the size of the vocabulary.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where an adapter's tensors live: one `Slot` per adapter and wrapped module, in the module's child `adapters`.
 
-Both classes keep the registries that they never fill as class attributes, which takes a slot from 2,400 to some 340 bytes of Python objects.
+Both classes keep the registries that they never fill as class attributes, which takes a slot from 2,400 to some 340 bytes of Python
+objects.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class _Lean(nn.Module):
     def register_load_state_dict_post_hook(self, hook: Any) -> Any:
         """As `nn.Module` does, in a registry of the instance's own: `fully_shard` registers one in every module that has parameters."""
         self.__dict__.setdefault("_load_state_dict_post_hooks", OrderedDict())
-        return super().register_load_state_dict_post_hook(hook)
+        return super().register_load_state_dict_post_hook(hook)  # type: ignore[no-untyped-call]
 
 
 for _name, _registry in nn.Module().__dict__.items():
@@ -44,8 +45,8 @@ _Lean.training = True
 class Slot(_Lean):
     """One adapter's parameters and buffers on one wrapped module.
 
-    It is never called. It carries a forward pre-hook that does nothing, which makes `nn.TransformerEncoderLayer` leave its fast path: that one
-    reads the weights of its children without calling them, and would silently ignore a tuner.
+    It is never called. It carries a forward pre-hook that does nothing, which makes `nn.TransformerEncoderLayer` leave its fast path: that
+    one reads the weights of its children without calling them, and would silently ignore a tuner.
     """
 
     _modules: dict[str, nn.Module | None] = MappingProxyType({})  # type: ignore[assignment]

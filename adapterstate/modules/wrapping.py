@@ -1,8 +1,8 @@
 """Generated subclasses: how a module that stays where it is computes with its adapters.
 
-The class of a wrapped module is exchanged for a subclass of it, one per (class, names of parameters and buffers). Its forward runs the live tuners
-after the module's own; its properties hand out what the module computes with in place of its own tensors. All that either consults
-is one `Wiring` in the module's ``__dict__``.
+The class of a wrapped module is exchanged for a subclass of it, one per (class, names of parameters and buffers). Its forward runs the
+live tuners after the module's own; its properties hand out what the module computes with in place of its own tensors. All that either
+consults is one `Wiring` in the module's ``__dict__``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ class Wrapped(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute as the module does with the weights that are in force, then add what the live tuners have to add."""
         wiring: Wiring = self.__dict__[WIRING]
-        if wiring.rows is None:
-            output = super().forward(*args, **kwargs)
-        else:
-            output = wiring.rows(self, *args, **kwargs)
+        output = super().forward(*args, **kwargs) if wiring.rows is None else wiring.rows(self, *args, **kwargs)
         for live in wiring.live:
             output = live(self, output, *args, **kwargs)
         return output
@@ -44,8 +41,8 @@ class Wrapped(nn.Module):
         parameters, buffers = self._adapterstate_names
         if name in parameters and isinstance(value, nn.Parameter) and _is_an_adapters(self, value):
             raise TypeError(
-                f"assigning an adapter's own parameter to the base name {name!r} of {type(self).__name__}: it would be lost with the adapter, "
-                "and nothing has changed. Reads return adapters' weights while they are active: tie weights inside disable_adapter()."
+                f"assigning an adapter's own parameter to the base name {name!r} of {type(self).__name__}: it would be lost with "
+                "the adapter, and nothing has changed. Reads return adapters' weights while they are active: tie weights inside disable_adapter()."
             )
         if name in buffers and isinstance(value, torch.Tensor) and (home := _home_of_buffer(self, name)) is not None:
             home._buffers[name] = value  # the module updates its own buffer, and it is the copy that it computes with
@@ -68,21 +65,24 @@ class Wrapped(nn.Module):
         raise NotImplementedError("a model with adapters cannot be replicated by nn.DataParallel; use DistributedDataParallel")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        make, args, *rest = super().__reduce_ex__(protocol)  # type: ignore[misc]
+        reduced: Any = super().__reduce_ex__(protocol)
+        make, args, *rest = reduced
         plain = tuple(self._adapterstate_base if arg is type(self) else arg for arg in args)
         return (_remake, (make, plain, self._adapterstate_base, self._adapterstate_names), *rest)
 
 
-def _remake(make: Callable[..., nn.Module], args: tuple[Any, ...], base: type[nn.Module], names: tuple[tuple[str, ...], tuple[str, ...]]) -> Any:
+def _remake(
+    make: Callable[..., nn.Module], args: tuple[Any, ...], base: type[nn.Module], names: tuple[tuple[str, ...], tuple[str, ...]]
+) -> Any:
     """Make the empty copy of a wrapped module: as its own class would, and then of the generated one."""
     module = make(*args)
-    object.__setattr__(module, "__class__", _generate(base, names))
+    object.__setattr__(module, "__class__", _generate(base, names))  # type: ignore[arg-type]  # classes are hashable
     return module
 
 
 def generated_class(module: nn.Module) -> type[nn.Module]:
     """Return the class that wraps modules like this one; the same one for all with the same class and tensor names."""
-    return _generate(type(module), (tuple(module._parameters), tuple(module._buffers)))
+    return _generate(type(module), (tuple(module._parameters), tuple(module._buffers)))  # type: ignore[arg-type]  # classes are hashable
 
 
 @functools.lru_cache(maxsize=4096)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 import pytest
 from hypothesis import given
-from transitions.core import MachineError
 
 from adapterstate.errors import InternalError
 from adapterstate.machine.charts import ACTIVATION, CHARTS, SAME
@@ -80,11 +79,15 @@ def test_a_plan_by_other_charts() -> None:
         Engine(CHARTS.with_chart(attrs.evolve(ACTIVATION, rows=rows))).run(moving)
 
 
-@pytest.mark.xfail(raises=MachineError, reason="transitions raises an error of its own where a state has no row")
 def test_a_plan_from_a_state_without_a_row() -> None:
     """A move from a state that has no row for the event is refused by the machine, which is an internal error too."""
     with pytest.raises(InternalError):
         ENGINE.run(lie(planned(WORLD, naming("set_adapter", "b")), before="unwrapped"))
+
+
+def test_an_event_that_a_machine_does_not_have() -> None:
+    """A machine without the event refuses it."""
+    assert ENGINE.move("trainability", "trainable", Situation(WORLD, "a"), Event("enable_adapters")) is None
 
 
 def test_subject_is_lean() -> None:

@@ -555,7 +555,6 @@ def test_corrupt_facts() -> None:
         plan(CHARTS, corrupt, [naming("delete_adapter", "b")])
 
 
-@pytest.mark.xfail(raises=(AssertionError, errors.InternalError), reason="the effect of enable_adapters counts contexts below zero")
 @pytest.mark.parametrize("held", [True, False])
 def test_a_context_that_does_not_hold(held: bool) -> None:
     """Leaving a context that does not hold is refused or changes nothing; it is not owed to a later context."""
