@@ -57,7 +57,8 @@ def _warn_at_limit(model: nn.Module, active: tuple[str, ...]) -> None:
             warnings.warn(
                 f"activating {list(active)} brings shapes (ranks, numbers of rows, or sets of layers) that torch.compile has not seen, and "
                 f"torch._dynamo.config.recompile_limit = {limit} is reached: the next forward would run uncompiled, or fail "
-                f"with fullgraph=True. Raise torch._dynamo.config.recompile_limit, or give the adapters equal ranks, row counts and target modules.",
+                f"with fullgraph=True. Raise torch._dynamo.config.recompile_limit, or give the adapters equal ranks, row "
+                "counts and target modules.",
                 stacklevel=6,
             )
             return

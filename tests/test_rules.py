@@ -466,3 +466,29 @@ def test_one_writer() -> None:
     package = Path(adapterstate.__file__).parent
     writers = {p.name for p in package.rglob("*.py") if re.search(r"\.requires_grad\s*=[^=]|requires_grad_\(", p.read_text())}
     assert writers <= {"commit.py"}
+
+
+def test_delete_takes_its_weights_along() -> None:
+    """Deleting one of two adapters removes its tensors, and only those; the order of the others' keys stays."""
+    model, state = build()
+    left = [key for key in model.state_dict() if ".adapters.a." not in key]
+    state.set_adapter(["a", "b"])
+    state.delete_adapter("a")
+    assert list(model.state_dict()) == left
+    assert state.active_adapters == ("b",)
+    assert state.check() == ()
+    torch.testing.assert_close(model(X), oracle(model, ("b",)))
+
+
+def test_a_failed_add_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An add that fails after it has drawn random numbers puts the generators and everything else back."""
+    model, state = build()
+    before = look(model, state)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("adapterstate.modules.copies.ModulesToSave.tensors", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        state.add_adapter("c", LoraConfig(target_modules=["l0", "l1"], modules_to_save=["score"]))
+    assert same(look(model, state), before)

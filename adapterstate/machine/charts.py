@@ -164,9 +164,16 @@ def _offenders(chart: Chart) -> Iterator[str]:
     for row in chart.rows:
         if not row.sources:
             yield f"a row of {row.event!r} starts from no state"
+        if len(set(row.sources)) < len(row.sources):
+            yield f"a row of {row.event!r} lists a state twice in {list(row.sources)}"
+        if row.choice is None and row.value is not None:
+            yield f"a row of {row.event!r} has the case {row.value!r} of no choice"
     for event in chart.events:
         for state in chart.states:
             yield from _offenders_of_cell(chart, event, state)
+    for stray in chart.impossible:
+        if stray.event not in chart.events or stray.source not in known:
+            yield f"{stray.event!r} from {stray.source!r} is declared impossible for {stray.value!r}, but the chart has no such event or state"
     yield from _undocumented(chart)
 
 
@@ -187,6 +194,9 @@ def _offenders_of_cell(chart: Chart, event: str, state: str) -> Iterator[str]:
     if len(choices) > 1:
         yield f"{where}: its rows mix the choices {sorted(map(str, choices))}"
         return
+    if any(row.choice != rows[0].choice for row in rows):
+        yield f"{where}: its rows mix different choices of one name, {rows[0].choice.name if rows[0].choice else ''!r}"
+        return
     selector = rows[0].choice if rows else None
     if selector is None:
         if len(rows) > 1:
@@ -206,12 +216,10 @@ def _offenders_of_cell(chart: Chart, event: str, state: str) -> Iterator[str]:
 
 def _undocumented(chart: Chart) -> Iterator[str]:
     """Say which choices and guards of the chart have no label or no docstring."""
-    parts: dict[str, Choice | Guard] = {}
+    parts: list[Choice | Guard] = []
     for row in chart.rows:
-        parts.update({guard.name: guard for guard in row.guards})
-        if row.choice:
-            parts[row.choice.name] = row.choice
-    yield from _unexplained(parts.values())
+        parts += [part for part in (row.choice, *row.guards) if part is not None and part not in parts]
+    yield from _unexplained(parts)
 
 
 def _unexplained(parts: Iterable[Choice | Guard]) -> Iterator[str]:
@@ -224,6 +232,18 @@ def _unexplained(parts: Iterable[Choice | Guard]) -> Iterator[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------- the tables
+
+EVENTS = (
+    "add_adapter",
+    "set_adapter",
+    "delete_adapter",
+    "merge_adapter",
+    "unmerge_adapter",
+    "enable_adapters",
+    "disable_adapters",
+    "set_requires_grad",
+)
+"""Every event there is."""
 
 WRAPPED = ("inactive", "active", "merged")
 """The states of a module that holds at least one adapter."""
@@ -284,18 +304,6 @@ TRAINABILITY = Chart(
     ),
 )
 
-EVENTS = (
-    "add_adapter",
-    "set_adapter",
-    "delete_adapter",
-    "merge_adapter",
-    "unmerge_adapter",
-    "enable_adapters",
-    "disable_adapters",
-    "set_requires_grad",
-)
-"""Every event there is."""
-
 MODEL_GUARDS: Mapping[str, tuple[Guard, ...]] = {
     "add_adapter": (
         g.name_is_legal,
@@ -332,9 +340,13 @@ class Charts:
 
     def __attrs_post_init__(self) -> None:
         offenders = [f"{event!r} is no event; there are {list(EVENTS)}" for event in self.model_guards if event not in EVENTS]
-        offenders += _unexplained({guard.name: guard for guards in self.model_guards.values() for guard in guards}.values())
+        offenders += _unexplained(dict.fromkeys(guard for guards in self.model_guards.values() for guard in guards))
+        offenders += [f"the {chart.name} chart has rows for {event!r}, which is no event" for chart in self for event in chart.events if event not in EVENTS]
+        for field in ("activation", "enablement", "trainability"):
+            name = getattr(self, field).name
+            offenders += [f"the chart {name!r} stands in the place of {field!r}"] if name != field else []
         if offenders:
-            raise ChartError("model guards", offenders)
+            raise ChartError("charts", offenders)
 
     def __iter__(self) -> Iterator[Chart]:
         return iter((self.activation, self.enablement, self.trainability))

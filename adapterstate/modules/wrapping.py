@@ -42,7 +42,8 @@ class Wrapped(nn.Module):
         if name in parameters and isinstance(value, nn.Parameter) and _is_an_adapters(self, value):
             raise TypeError(
                 f"assigning an adapter's own parameter to the base name {name!r} of {type(self).__name__}: it would be lost with "
-                "the adapter, and nothing has changed. Reads return adapters' weights while they are active: tie weights inside disable_adapter()."
+                "the adapter, and nothing has changed. Reads return adapters' weights while they are active: tie weights inside "
+                "disable_adapter()."
             )
         if name in buffers and isinstance(value, torch.Tensor) and (home := _home_of_buffer(self, name)) is not None:
             home._buffers[name] = value  # the module updates its own buffer, and it is the copy that it computes with
