@@ -43,8 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         help="train a small model and two adapters, and watch the state change",
         description=(
             "Train a small transformer on handwritten digits (they come with scikit-learn; nothing is downloaded), then two adapters: "
-            "'rotated' learns digits turned by 90 degrees, 'inverted' learns digits whose paper is dark and whose ink is light. Then switch, combine, freeze, disable, "
-            "merge and delete the adapters. After each step the accuracy on digits that no training has seen is printed, with the state "
+            "'rotated' learns digits turned by 90 degrees, 'inverted' learns digits whose paper is dark and whose ink is light. Then "
+            "switch, combine, freeze, disable, merge and delete the adapters. "
+            "After each step the accuracy on digits that no training has seen is printed, with the state "
             "of the model. It runs on the CPU and takes about a minute. Every number printed is measured during the run."
         ),
         epilog="Exit code: 0 if the model at the end is the one from before the first adapter, 1 if not, 2 if a package is missing.",

@@ -101,7 +101,7 @@ def encoder(loaded: tuple[nn.Module, dict[str, torch.Tensor]]) -> Encoder:
 
 
 def test_an_encoder_switches(encoder: Encoder) -> None:
-    """Each adapter computes something of its own, again the same whenever it is back; disabled, the embeddings are the base's bit by bit."""
+    """Each adapter computes something of its own, the same whenever it is back; disabled, the embeddings are the base's bit by bit."""
     state = encoder.state
     assert torch.equal(encoder.untouched, encoder.base)
     seen = {}
@@ -269,6 +269,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not reentrant", "reentrant"])
 def test_gradient_checkpointing_gives_the_same_gradients(reentrant: bool) -> None:
     """With checkpointed layers every parameter of the adapter, and no other, gets the gradient that it gets without."""

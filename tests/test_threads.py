@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -98,7 +101,7 @@ def test_events_of_many_threads_are_numbered_without_a_gap(state: AdapterState, 
     for future in [pool.submit(switch, names) for names in ("a", "b", ["a", "b"], [])]:
         future.result(PATIENCE)
     assert [entry.number for entry in state.journal] == list(range(1, before + 101))
-    assert state.active_adapters == state.journal[-1].events[-1].names
+    assert state.active_adapters == state.journal[-1].events[-1].adapters
     assert state.check() == ()
 
 
@@ -115,16 +118,23 @@ def test_an_event_of_an_observer_is_refused(state: AdapterState) -> None:
     assert state.active_adapters == ("a",)
 
 
+def entered(context: AbstractContextManager[Any]) -> None:
+    with context:
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:.*was called without `with`:UserWarning")  # see test_a_refused_context_was_entered
 @pytest.mark.parametrize(
     "act",
     [
         lambda state: state.set_adapter("b"),
         lambda state: state.add_adapter("c", LoraConfig(target_modules=["0"])),
-        lambda state: state.disable_adapter().__enter__(),
-        lambda state: state.hold().__enter__(),
+        lambda state: entered(state.disable_adapter()),
+        lambda state: entered(state.use_adapter("b")),
+        lambda state: entered(state.hold()),
         lambda state: state.repair(),
     ],
-    ids=["set_adapter", "add_adapter", "disable_adapter", "hold", "repair"],
+    ids=["set_adapter", "add_adapter", "disable_adapter", "use_adapter", "hold", "repair"],
 )
 def test_hold_refuses_events_of_its_own_thread(state: AdapterState, act: Callable[[AdapterState], Any]) -> None:
     """Inside `hold` an event of the same thread is refused, not waited for, whichever it is; reading goes on; then it is accepted."""
@@ -139,6 +149,17 @@ def test_hold_refuses_events_of_its_own_thread(state: AdapterState, act: Callabl
             state.set_adapter("b")
     state.set_adapter("b")
     assert state.active_adapters == ("b",)
+
+
+@pytest.mark.xfail(strict=True, reason="contexts.py: __enter__ notes that it was called only after the event, which may be refused")
+def test_a_refused_context_was_entered(state: AdapterState) -> None:
+    """A context whose entering was refused does not claim, when it is collected, to have been called without ``with``."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with state.hold(), pytest.raises(EventInProgressError):
+            entered(state.disable_adapter())
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_hold_lets_other_threads_wait(state: AdapterState, pool: ThreadPoolExecutor) -> None:

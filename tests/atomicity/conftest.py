@@ -9,7 +9,7 @@ import pytest
 from .worlds import quiet
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def alone() -> Iterator[None]:
     with quiet():
         yield

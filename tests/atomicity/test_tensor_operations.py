@@ -13,7 +13,7 @@ from .worlds import CASES, IGNORED, World, another_event_works, complete, differ
 
 pytestmark = [pytest.mark.filterwarnings(text) for text in IGNORED]
 
-COMPUTES = {"first add", "later add", "merge", "partial merge", "safe merge", "set none", "leave use_adapter", "restore", "merge_and_unload", "repair"}
+COMPUTES = {"first add", "later add", "merge", "partial merge", "safe merge", "leave use_adapter", "restore", "merge_and_unload", "repair"}
 """Events that dispatch operations for certain; were there none, the test would show nothing."""
 
 

@@ -186,7 +186,6 @@ def look(world: World) -> Look:
         "children and parameters": [(path, list(module._modules), list(module._parameters), list(module._buffers)) for path, module in modules],
         "journal": len(state.journal),
         "driven modules": [(path, id(module)) for path, module in state._modules.items()],
-        "findings": [str(finding) for finding in state.check()],
     }
     return Look(seen, (parameters, modules))
 
