@@ -66,8 +66,14 @@ def _warn_at_limit(model: nn.Module, active: tuple[str, ...]) -> None:
 
 def _codes(model: nn.Module) -> Iterator[Any]:
     """The code of each forward in the model, once."""
-    forwards = {type(module).forward for module in model.modules()}
-    return (forward.__code__ for forward in forwards if hasattr(forward, "__code__"))
+    if type(model).forward.__module__.startswith("torch."):
+        # torch.compile puts a frame of its own around a root whose forward is torch's; all such roots share its count
+        from torch._dynamo.external_utils import wrap_inline
+
+        yield wrap_inline(model).__code__
+    for forward in {type(module).forward for module in model.modules()}:
+        if hasattr(forward, "__code__"):
+            yield forward.__code__
 
 
 def _compiles(code: Any) -> int:

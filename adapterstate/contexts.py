@@ -7,32 +7,43 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from adapterstate.errors import ObserverError
+
 
 class StateContext:
     """Does one thing when entered and another when left. Good for one use; warns when it is thrown away without one.
 
     Args:
         name: the method that made it.
-        enter: called on entering; what it returns is given to `leave`.
+        enter: called on entering.
         leave: called on leaving. A refusal becomes a warning: leaving never raises.
+
+    Attributes:
+        kept: what `enter` keeps for `leave`.
     """
 
-    def __init__(self, name: str, enter: Callable[[], Any], leave: Callable[[Any], None]) -> None:
+    def __init__(self, name: str, enter: Callable[[StateContext], None], leave: Callable[[StateContext], None]) -> None:
         self._name = name
         self._enter = enter
         self._leave = leave
-        self._kept: Any = None
         self._entered = False
+        self.kept: Any = None
 
     def __enter__(self) -> None:
         if self._entered:
             raise RuntimeError(f"a context of {self._name}() is good for one use; call {self._name}() again")
-        self._kept = self._enter()
         self._entered = True
+        try:
+            self._enter(self)
+        except ObserverError:
+            self._leave(self)  # the event is complete, but the body will not run
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self._leave(self._kept)
+            self._leave(self)
+        except MemoryError:
+            raise
         except Exception as refused:  # an interrupt passes; whatever else would hide the error of the body
             warnings.warn(f"leaving {self._name}() was refused, the state stays as it is: {refused}", stacklevel=2)
 

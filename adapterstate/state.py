@@ -349,7 +349,7 @@ class AdapterState:
 
     def disable_adapter(self) -> StateContext:
         """Return a context in which no adapter is applied. Contexts count: adapters are back when the last one has been left."""
-        return StateContext("disable_adapter", self._enter_disable, lambda _: self._leave_disable())
+        return StateContext("disable_adapter", lambda _: self._enter_disable(), lambda _: self._leave_disable())
 
     def use_adapter(self, names: Names) -> StateContext:
         """Return a context in which exactly these adapters are active. Leaving it restores what was active and merged, where still there.
@@ -357,7 +357,7 @@ class AdapterState:
         Raises:
             EventRefusedError: on entering, as for `set_adapter`. Nothing has changed.
         """
-        return StateContext("use_adapter", lambda: self._enter_use(names), self._leave_use)
+        return StateContext("use_adapter", lambda context: self._enter_use(names, context), self._leave_use)
 
     def hold(self) -> Hold:
         """Return a context during which no event happens: those of other threads wait, those of the same thread are refused."""
@@ -372,13 +372,13 @@ class AdapterState:
         self._run("disable_adapter", Prepared((Event("enable_adapters", holder="context"),)))
 
     @_event
-    def _enter_use(self, names: Names) -> Facts:
-        before = self._facts
+    def _enter_use(self, names: Names, context: StateContext) -> None:
+        context.kept = self._facts
         self._run("use_adapter", self._prepare_set_adapter(names))
-        return before
 
     @_event
-    def _leave_use(self, before: Facts) -> None:
+    def _leave_use(self, context: StateContext) -> None:
+        before: Facts = context.kept
         active = tuple(name for name in before.active if name in self._facts.adapters)
         merged = tuple(name for name in before.merged if name in self._facts.adapters)
         events = [Event("set_adapter", active)]

@@ -114,11 +114,10 @@ class Net(nn.Module):
         return self.layers(x)
 
 
-NO_FRAME = "compiled.py looks at forwards in the model only; torch compiles a root whose forward is torch's own through external_utils"
 
 
 @pytest.mark.parametrize(
-    "model", [Net, pytest.param(net, marks=pytest.mark.xfail(strict=True, reason=NO_FRAME))], ids=["own", "Sequential"]
+    "model", [Net, net], ids=["own", "Sequential"]
 )
 def test_the_switch_that_passes_the_limit_warns(model: Callable[[], nn.Module]) -> None:
     """Before the ninth rank the event itself warns, naming the adapter, the limit and the remedy, which works."""

@@ -66,7 +66,8 @@ def slot(module: nn.Module, name: str) -> Any:
 def oracle(model: Net, active: tuple[str, ...]) -> torch.Tensor:
     """The output computed from explicit dense weights, without any of the package's reads or forwards."""
     table = model.emb._parameters["weight"].detach().clone()  # type: ignore[union-attr]
-    linears = {path: (m._parameters["weight"].detach().clone(), m._parameters["bias"]) for path, m in model.named_modules() if path in ("l0", "l1")}
+    layers = {path: getattr(model, path)._parameters for path in ("l0", "l1")}
+    linears = {path: (own["weight"].detach().clone(), own["bias"]) for path, own in layers.items()}
     block = {i: (model.score[i]._parameters["weight"], model.score[i]._parameters["bias"]) for i in (0, 2)}
     for name in active:
         rows = {"a": [1, 2], "b": [3]}[name]
@@ -381,7 +382,7 @@ def test_grad_follows_activation() -> None:
 
 
 def test_check_and_repair() -> None:
-    """check names a flag, a stale merge and exchanged wiring; repair puts them right."""
+    """`check` names a flag, a stale merge and exchanged wiring; repair puts them right."""
     model, state = build()
     state.merge_adapter("a")
     model.l1._parameters["weight"].requires_grad_(True)  # type: ignore[union-attr]
@@ -394,7 +395,7 @@ def test_check_and_repair() -> None:
 
 
 def test_snapshot_and_restore() -> None:
-    """restore brings back what was active, merged, enabled and trainable; it refuses when an adapter is gone."""
+    """`restore` brings back what was active, merged, enabled and trainable; it refuses when an adapter is gone."""
     model, state = build()
     state.set_adapter(["b", "a"])
     state.merge_adapter("b")
@@ -413,7 +414,7 @@ def test_snapshot_and_restore() -> None:
 
 
 def test_explain_changes_nothing() -> None:
-    """explain says what would happen, refused or not, and changes nothing."""
+    """`explain` says what would happen, refused or not, and changes nothing."""
     model, state = build()
     before = look(model, state)
     assert state.explain("set_adapter", ["a", "b"]).accepted

@@ -173,7 +173,7 @@ def _offenders(chart: Chart) -> Iterator[str]:
             yield from _offenders_of_cell(chart, event, state)
     for stray in chart.impossible:
         if stray.event not in chart.events or stray.source not in known:
-            yield f"{stray.event!r} from {stray.source!r} is declared impossible for {stray.value!r}, but the chart has no such event or state"
+            yield f"{stray.event!r} from {stray.source!r} is declared impossible, but the chart has no such event or state"
     yield from _undocumented(chart)
 
 
@@ -341,7 +341,8 @@ class Charts:
     def __attrs_post_init__(self) -> None:
         offenders = [f"{event!r} is no event; there are {list(EVENTS)}" for event in self.model_guards if event not in EVENTS]
         offenders += _unexplained(dict.fromkeys(guard for guards in self.model_guards.values() for guard in guards))
-        offenders += [f"the {chart.name} chart has rows for {event!r}, which is no event" for chart in self for event in chart.events if event not in EVENTS]
+        strange = [(chart.name, event) for chart in self for event in chart.events if event not in EVENTS]
+        offenders += [f"the {name} chart has rows for {event!r}, which is no event" for name, event in strange]
         for field in ("activation", "enablement", "trainability"):
             name = getattr(self, field).name
             offenders += [f"the chart {name!r} stands in the place of {field!r}"] if name != field else []

@@ -171,6 +171,8 @@ def why_not_swappable(module: nn.Module) -> str | None:
         if type(module).__setattr__ is not nn.Module.__setattr__:
             setattr(stand_in, CHILD, Slots())
         object.__setattr__(stand_in, "__class__", generated_class(module))
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a foreign class objects with is the reason
         return f"{type(module).__name__} refuses: {type(error).__name__}: {error}"
     return None

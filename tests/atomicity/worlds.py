@@ -183,7 +183,9 @@ def look(world: World) -> Look:
         "output": [output],
         "generator": [generator],
         "module __dict__ keys": [(path, sorted(module.__dict__)) for path, module in modules],
-        "children and parameters": [(path, list(module._modules), list(module._parameters), list(module._buffers)) for path, module in modules],
+        "children and parameters": [
+            (path, list(module._modules), list(module._parameters), list(module._buffers)) for path, module in modules
+        ],
         "journal": len(state.journal),
         "driven modules": [(path, id(module)) for path, module in state._modules.items()],
     }
@@ -220,7 +222,11 @@ def complete(case: Case) -> Look:
     world = case.begin()
     before = look(world)
     case.act(world)
-    return result(before, look(world))
+    found = result(before, look(world))
+    del world
+    gc.collect()
+    gc.freeze()  # what was imported on the way need not be looked through each time
+    return found
 
 
 def another_event_works(world: World) -> None:

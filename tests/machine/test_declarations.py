@@ -5,10 +5,9 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from adapterstate.errors import ChartError
+from adapterstate.errors import ChartError, EventRefusedError
 from adapterstate.machine.charts import ACTIVATION, CHARTS, ENABLEMENT, TRAINABILITY, Impossible, Row
 from adapterstate.machine.guards import Choice, Guard, wanted
-from adapterstate.errors import EventRefusedError
 
 
 def offenders(make: object) -> str:
