@@ -107,7 +107,18 @@ def findings(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], f
         if is_wrapped(module) and id(module) not in known:
             what = "a module with adapters that the state does not know"
             yield Finding(path or "the model", what, "a plain module", type(module).__name__)
+    yield from _misplaced(here)
     yield from _gradients(model, facts, {path: modules[path] for path in sound}, follows)
+
+
+def _misplaced(here: Mapping[str, nn.Module]) -> Iterator[Finding]:
+    """Find adapters' parameters that were registered as a base parameter, as when a weight is tied to what a read returned."""
+    slots = {id(tensor) for module in here.values() if isinstance(module, Slot) for tensor in module._parameters.values()}
+    for path, module in here.items():
+        if not isinstance(module, Slot):
+            for name, tensor in module._parameters.items():
+                if tensor is not None and id(tensor) in slots:
+                    yield Finding(f"{path}.{name}" if path else name, "a base parameter", "the base's own", "an adapter's parameter")
 
 
 def _wired(path: str, module: nn.Module, facts: Facts) -> Iterator[Finding]:
@@ -130,9 +141,6 @@ def _wired(path: str, module: nn.Module, facts: Facts) -> Iterator[Finding]:
     elif wiring.cache is not None and wiring.cache.stamp != stamp_of(module, bindings, cached):
         yield Finding(path, "the merged weight", "computed from the present tensors", "stale: one of them has changed since")
     yield from _reads(path, wiring, view.replacing, bindings)
-    for name, tensor in module._parameters.items():
-        if any(tensor is own for binding in bindings.values() for part in binding.parts for own in part.tensors.values()):
-            yield Finding(f"{path}.{name}", "a base parameter", "the base's own", "an adapter's parameter")
 
 
 def _reads(path: str, wiring: Wiring, replacing: tuple[str, ...], bindings: Mapping[str, object]) -> Iterator[Finding]:
