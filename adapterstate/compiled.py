@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from adapterstate.commit import Transaction
 from adapterstate.machine.records import Facts
 from adapterstate.modules.wrapping import BINDINGS
 from adapterstate.projection import view_of
@@ -18,10 +19,10 @@ class CompileWatch:
     """Looks, whenever adapters come into force in a combination of shapes that has not been seen, whether compiled code has room for it."""
 
     def __init__(self) -> None:
-        self._configurations: set[Any] = set()
-        self._shapes: set[Any] = set()
+        self._configurations: dict[Any, bool] = {}
+        self._shapes: dict[Any, bool] = {}
 
-    def watch(self, model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module]) -> None:
+    def watch(self, transaction: Transaction, model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module]) -> None:
         """Warn if the state `facts` would make ``torch.compile`` pass its limit at the next forward."""
         if "torch._dynamo" not in sys.modules or not facts.active:
             return
@@ -31,8 +32,8 @@ class CompileWatch:
         shapes = _shapes(facts, modules)
         if shapes not in self._shapes:
             _warn_at_limit(model, facts.active)
-        self._configurations.add(configuration)
-        self._shapes.add(shapes)
+        transaction.item(self._configurations, configuration, True)
+        transaction.item(self._shapes, shapes, True)
 
 
 def _shapes(facts: Facts, modules: Mapping[str, nn.Module]) -> frozenset[Any]:

@@ -544,7 +544,7 @@ class AdapterState:
         if before.modules is not after.modules:
             transaction.attribute(self, "_modules", {path: module for path, module in modules.items() if path in after.modules})
         transaction.attribute(self, "_facts", after)
-        self._compiles.watch(self.model, after, modules)
+        self._compiles.watch(transaction, self.model, after, modules)
 
     def _tell(self, entry: JournalEntry) -> None:
         """Call every observer; raise together what they raised. The event is complete."""

@@ -29,10 +29,23 @@ class _Lean(nn.Module):
         # nn.Module.__setstate__ would fill in a registry of its own for each one that is missing, hooks included
         self.__dict__.update(state)
 
+    def _own(self, registry: str) -> None:
+        """Give this instance a registry of its own."""
+        self.__dict__.setdefault(registry, OrderedDict())
+
     def register_load_state_dict_post_hook(self, hook: Any) -> Any:
-        """As `nn.Module` does, in a registry of the instance's own: `fully_shard` registers one in every module that has parameters."""
-        self.__dict__.setdefault("_load_state_dict_post_hooks", OrderedDict())
-        return super().register_load_state_dict_post_hook(hook)  # type: ignore[no-untyped-call]
+        """As `nn.Module` does: `fully_shard` registers one in every module that has parameters."""
+        self._own("_load_state_dict_post_hooks")
+        return super().register_load_state_dict_post_hook(hook)
+
+    def register_state_dict_pre_hook(self, hook: Any) -> Any:
+        """As `nn.Module` does, for `fully_shard`."""
+        self._own("_state_dict_pre_hooks")
+        return super().register_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
+
+    def _register_load_state_dict_pre_hook(self, hook: Any, with_module: bool = False) -> Any:
+        self._own("_load_state_dict_pre_hooks")
+        return super()._register_load_state_dict_pre_hook(hook, with_module)  # type: ignore[no-untyped-call]
 
 
 for _name, _registry in nn.Module().__dict__.items():
