@@ -36,7 +36,7 @@ class _Lean(nn.Module):
     def register_load_state_dict_post_hook(self, hook: Any) -> Any:
         """As `nn.Module` does: `fully_shard` registers one in every module that has parameters."""
         self._own("_load_state_dict_post_hooks")
-        return super().register_load_state_dict_post_hook(hook)
+        return super().register_load_state_dict_post_hook(hook)  # type: ignore[no-untyped-call]
 
     def register_state_dict_pre_hook(self, hook: Any) -> Any:
         """As `nn.Module` does, for `fully_shard`."""
