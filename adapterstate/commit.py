@@ -135,11 +135,6 @@ class Transaction:
         """Give a parameter or buffer other values; its identity stays."""
         self._writes.append(_Attribute(tensor, "data", tensor.data, value))
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing would be written."""
-        return not self._writes
-
     # -------------------------------------------------------------------------------------------------------------- committing
 
     def commit(self, entry: Any) -> None:

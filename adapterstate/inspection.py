@@ -96,9 +96,9 @@ def findings(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], f
     for path, module in modules.items():
         if here.get(path) is not module:
             found = type(here[path]).__name__ if path in here else "nothing"
-            yield Finding(path or "the model", "the module that was wrapped here", "the same module", found)
+            yield Finding(path or "the model", "the module that was wrapped here", "the same module", found, mendable=False)
         elif not is_wrapped(module) or WIRING not in module.__dict__ or BINDINGS not in module.__dict__:
-            yield Finding(path or "the model", "class of a wrapped module", "a generated class", type(module).__name__)
+            yield Finding(path or "the model", "class of a wrapped module", "a generated class", type(module).__name__, mendable=False)
         else:
             sound.append(path)
             yield from _wired(path, module, facts)
@@ -106,7 +106,7 @@ def findings(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], f
     for path, module in here.items():
         if is_wrapped(module) and id(module) not in known:
             what = "a module with adapters that the state does not know"
-            yield Finding(path or "the model", what, "a plain module", type(module).__name__)
+            yield Finding(path or "the model", what, "a plain module", type(module).__name__, mendable=False)
     yield from _misplaced(here)
     yield from _gradients(model, facts, {path: modules[path] for path in sound}, follows)
 
@@ -118,7 +118,8 @@ def _misplaced(here: Mapping[str, nn.Module]) -> Iterator[Finding]:
         if not isinstance(module, Slot):
             for name, tensor in module._parameters.items():
                 if tensor is not None and id(tensor) in slots:
-                    yield Finding(f"{path}.{name}" if path else name, "a base parameter", "the base's own", "an adapter's parameter")
+                    where = f"{path}.{name}" if path else name
+                    yield Finding(where, "a base parameter", "the base's own", "an adapter's parameter", mendable=False)
 
 
 def _wired(path: str, module: nn.Module, facts: Facts) -> Iterator[Finding]:

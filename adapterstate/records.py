@@ -76,12 +76,14 @@ class Finding:
         what: what differs.
         expected: as the state says.
         found: as it is.
+        mendable: whether `repair` can put it right; not so where modules were exchanged or base parameters overwritten.
     """
 
     where: str
     what: str
     expected: str
     found: str
+    mendable: bool = True
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}: expected {self.expected}, found {self.found}"

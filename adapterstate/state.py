@@ -319,8 +319,7 @@ class AdapterState:
     def repair(self) -> tuple[Finding, ...]:
         """Make torch look as the state says again; merged parts are computed anew. Return what `check` had found."""
         found = tuple(findings(self.model, self._facts, self._modules, self._options.grad_follows))
-        signs = ("the module that", "class of", "a module with", "a base p")
-        moved = [finding.where for finding in found if finding.what.startswith(signs)]
+        moved = [finding.where for finding in found if not finding.mendable]
         if moved:
             raise errors.AttachError(
                 f"repair cannot mend {moved}: modules were exchanged, or base parameters overwritten, since adapters were added; "

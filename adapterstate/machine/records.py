@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 import attrs
 
-EMPTY: Mapping[str, str] = {}
-
 
 @attrs.frozen
 class Footprint:
