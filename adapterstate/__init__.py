@@ -5,6 +5,7 @@ from adapterstate.errors import (
     AdapterNameError,
     AdapterOverlapError,
     AdapterStateError,
+    AdapterWeightsError,
     ArgumentError,
     AttachError,
     ChartError,
@@ -18,8 +19,10 @@ from adapterstate.errors import (
     MergedError,
     NotActiveError,
     NotMergeableError,
+    NotSummableError,
     NotSwappableError,
     ObserverError,
+    SelfOverlapError,
     SnapshotError,
     TargetError,
     UnknownAdapterError,
@@ -27,7 +30,7 @@ from adapterstate.errors import (
 from adapterstate.inspection import Status
 from adapterstate.machine.charts import CHARTS, Chart, Charts, Row
 from adapterstate.machine.guards import Choice, Guard, choice, guard
-from adapterstate.machine.records import Refusal
+from adapterstate.machine.records import Policy, Refusal
 from adapterstate.modules.method import AdapterConfig, Auxiliary, Live, Placement, Site, Tuner, base_tensor
 from adapterstate.records import Explanation, Finding, JournalEntry, Snapshot
 from adapterstate.state import AdapterState, attach
@@ -39,6 +42,7 @@ __all__ = [
     "AdapterOverlapError",
     "AdapterState",
     "AdapterStateError",
+    "AdapterWeightsError",
     "ArgumentError",
     "AttachError",
     "Auxiliary",
@@ -62,11 +66,14 @@ __all__ = [
     "MergedError",
     "NotActiveError",
     "NotMergeableError",
+    "NotSummableError",
     "NotSwappableError",
     "ObserverError",
     "Placement",
+    "Policy",
     "Refusal",
     "Row",
+    "SelfOverlapError",
     "Site",
     "Snapshot",
     "SnapshotError",

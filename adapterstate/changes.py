@@ -134,7 +134,7 @@ def _wiring(transaction: Transaction, change: Change, path: str, bindings: Mappi
 def _seen(facts: Facts, module: ModuleFacts) -> tuple[View, bool]:
     """The view of a module, and whether something merged in it is trainable."""
     view = view_of(module.context, enabled=facts.enabled)
-    return view, any(facts.adapters[name].trainability == "trainable" for name in view.cached)
+    return view, any(facts.adapters[share.name].trainability == "trainable" for share in view.cached)
 
 
 # ---------------------------------------------------------------------------------------------------- parameters' requires_grad

@@ -26,7 +26,8 @@ class CompileWatch:
         """Warn if the state `facts` would make ``torch.compile`` pass its limit at the next forward."""
         if "torch._dynamo" not in sys.modules or not facts.active:
             return
-        configuration = (facts.active, facts.merged, facts.enabled, tuple(facts.adapters))
+        weighted = tuple(facts.weights)
+        configuration = (facts.active, facts.merged, facts.enabled, tuple(facts.adapters), weighted, facts.on_overlap)
         if configuration in self._configurations:
             return
         shapes = _shapes(facts, modules)
@@ -42,9 +43,9 @@ def _shapes(facts: Facts, modules: Mapping[str, nn.Module]) -> frozenset[Any]:
     for path, record in facts.modules.items():
         view = view_of(record.context, enabled=facts.enabled)
         bindings = modules[path].__dict__.get(BINDINGS, {})
-        names = view.replacing + view.live
-        tensors = [tuple(t.shape) for name in names if name in bindings for part in bindings[name].parts for t in part.tensors.values()]
-        found.append((path, view.reads_cache, tuple(tensors)))
+        shares = [share for share in view.replacing + view.live if share.name in bindings]
+        tensors = [tuple(t.shape) for share in shares for part in bindings[share.name].parts for t in part.tensors.values()]
+        found.append((path, view.reads_cache, tuple(tensors), tuple((share.weight != 1, share.sums) for share in view.replacing)))
     return frozenset(found)
 
 

@@ -16,8 +16,8 @@ class AdapterStateError(Exception):
     """Root of all errors of this package."""
 
 
-class ArgumentError(AdapterStateError, TypeError):
-    """An argument has the wrong type. Nothing has changed."""
+class ArgumentError(AdapterStateError, TypeError, ValueError):
+    """An argument has the wrong type, or is none of the values that there are. Nothing has changed."""
 
 
 class ChartError(AdapterStateError, ValueError):
@@ -109,9 +109,25 @@ class TargetError(EventRefusedError):
 
 
 class AdapterOverlapError(EventRefusedError):
-    """Two adapters, or two parts of one, would replace the same rows of the same base weight."""
+    """Two adapters replace the same rows of the same base weight, and no policy combines them."""
 
-    hint = "Activate one of them."
+    hint = 'Activate one of them, or say how to combine them: on_overlap="sum" or on_overlap="override" on set_adapter or add_adapter.'
+
+
+class SelfOverlapError(AdapterOverlapError):
+    """Two parts of one adapter would replace the same rows of the same base weight."""
+
+    hint = "List each row once."
+
+
+class NotSummableError(EventRefusedError):
+    """Values that training updates, or that are no floating-point numbers, would be summed or weighted."""
+
+    hint = 'Use on_overlap="override", and no weights.'
+
+
+class AdapterWeightsError(EventRefusedError):
+    """Weights are not as many as the names, or not finite."""
 
 
 class NotSwappableError(EventRefusedError):

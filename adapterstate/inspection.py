@@ -11,9 +11,9 @@ from torch import nn
 from adapterstate.changes import parameters_of
 from adapterstate.machine.records import Context, Facts
 from adapterstate.modules.slots import Slot, slots_of
-from adapterstate.modules.wiring import Wiring, stamp_of
+from adapterstate.modules.wiring import stamp_of
 from adapterstate.modules.wrapping import BINDINGS, WIRING, is_wrapped
-from adapterstate.projection import GradFollows, requires_grad, view_of
+from adapterstate.projection import GradFollows, Shares, requires_grad, view_of
 from adapterstate.records import Finding
 
 
@@ -24,6 +24,8 @@ class Status:
     Attributes:
         adapters: name -> ``"trainable"`` or ``"frozen"``.
         active: in activation order.
+        weights: the weight of each active adapter.
+        on_overlap: the policy that the activation named; None for those that the adapters carry.
         enabled: whether adapters are applied at all.
         modules: path -> adapter -> ``""`` (no weights there), ``"inactive"``, ``"active"`` or ``"merged"``.
         kinds: path -> adapter -> its methods there.
@@ -31,6 +33,8 @@ class Status:
 
     adapters: Mapping[str, str]
     active: tuple[str, ...]
+    weights: Mapping[str, float]
+    on_overlap: str | None
     enabled: bool
     modules: Mapping[str, Mapping[str, str]]
     kinds: Mapping[str, Mapping[str, str]]
@@ -51,7 +55,9 @@ class Status:
     @property
     def summary(self) -> str:
         """One line above the table."""
-        return f"adapters {'enabled' if self.enabled else 'DISABLED'}; active: {', '.join(self.active) or 'none'}"
+        active = [name if self.weights[name] == 1 else f"{name} (weight {self.weights[name]:g})" for name in self.active]
+        policy = f"; on overlap: {self.on_overlap}" if self.on_overlap else ""
+        return f"adapters {'enabled' if self.enabled else 'DISABLED'}; active: {', '.join(active) or 'none'}{policy}"
 
     def __str__(self) -> str:
         table = [self.header, *self.rows]
@@ -71,6 +77,8 @@ def status_of(facts: Facts) -> Status:
     return Status(
         adapters={name: adapter.trainability for name, adapter in facts.adapters.items()},
         active=facts.active,
+        weights={name: facts.weights.get(name, 1.0) for name in facts.active},
+        on_overlap=facts.on_overlap,
         enabled=facts.enabled,
         modules={path: {name: _cell(record.context, name) for name in facts.adapters} for path, record in facts.modules.items()},
         kinds={
@@ -133,26 +141,24 @@ def _wired(path: str, module: nn.Module, facts: Facts) -> Iterator[Finding]:
     if list(slots_of(module)) != registered or any(slots_of(module)[name] is not bindings[name].slot for name in registered):
         yield Finding(path, "registered slots", str(registered), str(list(slots_of(module))))
     view = view_of(context, enabled=facts.enabled)
-    lives = [live for name in view.live for live in bindings[name].lives]
-    if [id(live) for live in wiring.live if type(live).__name__ != "MergedNotice"] != [id(live) for live in lives]:
-        yield Finding(path, "tuners that run in forward", str(list(view.live)), f"{len(wiring.live)} others")
-    cached = wiring.cache.names if wiring.cache is not None else ()
+    if [id(part) for part in wiring.tuners] != [id(part) for share in view.live for part in bindings[share.name].tuners]:
+        yield Finding(path, "tuners that run in forward", _said(view.live), f"{len(wiring.tuners)} others")
+    cached = wiring.cache.shares if wiring.cache is not None else ()
     if cached != view.cached:
-        yield Finding(path, "adapters in the merged weight", str(list(view.cached)), str(list(cached)))
+        yield Finding(path, "adapters in the merged weight", _said(view.cached), _said(cached))
     elif wiring.cache is not None and wiring.cache.stamp != stamp_of(module, bindings, cached):
         yield Finding(path, "the merged weight", "computed from the present tensors", "stale: one of them has changed since")
-    yield from _reads(path, wiring, view.replacing, bindings)
+    own = {id(part): name for name, binding in bindings.items() for part in binding.parts}
+    read = {own.get(id(part), "another module's") for found in wiring.reads.values() for part in getattr(found, "parts", ())}
+    if not read <= {share.name for share in view.replacing + view.cached}:
+        yield Finding(path, "adapters whose rows are read", _said(view.replacing), str(sorted(read)))
+    if wiring.view != view:
+        yield Finding(path, "how adapters take part", str(view), str(wiring.view))
 
 
-def _reads(path: str, wiring: Wiring, replacing: tuple[str, ...], bindings: Mapping[str, object]) -> Iterator[Finding]:
-    """Compare which adapters' rows are read."""
-    if wiring.cache is not None:
-        return
-    expected = [name for name in replacing if name in bindings]
-    found = {id(part) for read in wiring.reads.values() for part in getattr(read, "parts", ())}
-    names = [name for name, binding in bindings.items() if any(id(part) in found for part in binding.parts)]  # type: ignore[attr-defined]
-    if sorted(names) != sorted(expected):
-        yield Finding(path, "adapters whose rows are read", str(expected), str(names))
+def _said(shares: Shares) -> str:
+    """The names, with their weights where they are not 1."""
+    return str([share.name if share.weight == 1 else f"{share.name} ({share.weight:g})" for share in shares])
 
 
 def _gradients(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], follows: GradFollows) -> Iterator[Finding]:

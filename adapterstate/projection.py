@@ -7,6 +7,7 @@ precomputed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import attrs
@@ -14,6 +15,24 @@ import attrs
 from adapterstate.machine.records import Context, Facts
 
 GradFollows = Literal["trainability", "activation"]
+
+
+@attrs.frozen
+class Share:
+    """How one active adapter takes part in what one module computes with.
+
+    Attributes:
+        name: of the adapter.
+        weight: what its delta, or the difference of its rows to the base's, is multiplied with.
+        sums: whether that difference is added to those of other adapters on the same rows; otherwise the later one wins.
+    """
+
+    name: str
+    weight: float = 1.0
+    sums: bool = False
+
+
+Shares = tuple[Share, ...]
 
 
 @attrs.frozen
@@ -27,9 +46,9 @@ class View:
         reads_cache: whether reads return the cache. While adapters are disabled it is kept and not read.
     """
 
-    replacing: tuple[str, ...] = ()
-    live: tuple[str, ...] = ()
-    cached: tuple[str, ...] = ()
+    replacing: Shares = ()
+    live: Shares = ()
+    cached: Shares = ()
     reads_cache: bool = False
 
 
@@ -37,19 +56,28 @@ BASE = View()
 """A module that computes as the base does."""
 
 
+def shares_of(context: Context, names: Iterable[str]) -> Shares:
+    """Return how those of `names` that are active in this context take part, in activation order."""
+    wanted = set(names)
+    return tuple(
+        Share(name, context.weights.get(name, 1.0), context.policies.get(name) == "sum") for name in context.active if name in wanted
+    )
+
+
 def view_of(context: Context, *, enabled: bool) -> View:
     """Return how a module in this context computes."""
     present, active, merged = context.present, context.active, context.merged
     if not active:
         return BASE
-    unmerged = tuple(name for name in active if name not in merged)
-    if merged and not any(present[name].replaces for name in unmerged):
+    live = shares_of(context, (name for name in active if name not in merged))
+    if merged and not any(present[share.name].replaces for share in live):
         # everything live is a tuner: what is merged can be read from one tensor
-        return View((), unmerged, merged, True) if enabled else View(cached=merged)
+        cached = shares_of(context, merged)
+        return View((), live, cached, True) if enabled else View(cached=cached)
     if not enabled:
         return BASE
-    replacing = tuple(name for name in active if present[name].replaces)
-    return View(replacing, tuple(name for name in active if present[name].tunes))
+    replacing = shares_of(context, (name for name in active if present[name].replaces))
+    return View(replacing, shares_of(context, (name for name in active if present[name].tunes)))
 
 
 def requires_grad(facts: Facts, name: str, follows: GradFollows) -> bool:

@@ -82,7 +82,8 @@ def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: di
         if not isinstance(site.method, Auxiliary):
             continue
         for name, rows in site.method.replaces().items():
-            footprint = Footprint(None if rows is None else frozenset(rows), tuple(base_tensor(site.module, name).shape))
+            shape = tuple(base_tensor(site.module, name).shape)
+            footprint = Footprint(None if rows is None else frozenset(rows), shape, _why_fixed(site.module, name))
             old = replaces.get(name)
             common = footprint.shared_rows(old) if old else ""
             if common:
@@ -95,7 +96,19 @@ def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: di
 
 def _union(one: Footprint, two: Footprint) -> Footprint:
     """The rows that either replaces."""
-    return Footprint(None if one.rows is None or two.rows is None else one.rows | two.rows, one.shape)
+    return attrs.evolve(one, rows=None if one.rows is None or two.rows is None else one.rows | two.rows)
+
+
+def _why_fixed(module: nn.Module, name: str) -> str:
+    """Say why copies of a base tensor can neither be summed nor weighted; empty when they can.
+
+    What is in the ``state_dict`` and no parameter is taken for something that training updates, as running statistics are. A buffer that is
+    not in there is a constant that the module makes itself.
+    """
+    tensor = base_tensor(module, name)
+    if name in module._buffers:
+        return "" if name in module._non_persistent_buffers_set else "a buffer, which training may update"
+    return "" if tensor.is_floating_point() or tensor.is_complex() else f"stored as {tensor.dtype}, in which there are no differences"
 
 
 def _question(path: str, sites: Sequence[Site], wrapped: Mapping[str, nn.Module], reports: Reports, *, tunes: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from adapterstate.machine.plan import Plan
-from adapterstate.machine.records import Event, Refusal
+from adapterstate.machine.records import Event, Policy, Refusal
 
 
 @attrs.frozen
@@ -16,6 +16,8 @@ class Snapshot:
         adapters: in the order in which they were added.
         active: in activation order.
         merged: those of the active that are merged.
+        weights: one for each of the active.
+        on_overlap: the policy that the activation named; None for those that the adapters carry.
         enabled: whether adapters are applied at all.
         trainable: those of the adapters that are trainable.
     """
@@ -23,6 +25,8 @@ class Snapshot:
     adapters: tuple[str, ...]
     active: tuple[str, ...]
     merged: tuple[str, ...]
+    weights: tuple[float, ...]
+    on_overlap: Policy | None
     enabled: bool
     trainable: tuple[str, ...]
 

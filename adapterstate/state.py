@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
+import numbers
 import sys
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import attrs
 from torch import nn
@@ -25,13 +27,13 @@ from adapterstate.link import LINK, STATES, Link, Options, link_of, why_foreign
 from adapterstate.machine.charts import CHARTS, Charts
 from adapterstate.machine.engine import Engine
 from adapterstate.machine.plan import Plan, plan
-from adapterstate.machine.records import Event, Facts, Refusal
+from adapterstate.machine.records import Event, Facts, Policy, Refusal
 from adapterstate.modules.merging import why_not_finite, why_not_mergeable
 from adapterstate.modules.method import AdapterConfig
 from adapterstate.modules.slots import Slots
 from adapterstate.modules.wiring import Binding, Cache, bind, make_cache, stamp_of
 from adapterstate.modules.wrapping import BINDINGS, WIRING, why_covered
-from adapterstate.projection import GradFollows
+from adapterstate.projection import GradFollows, shares_of
 from adapterstate.proposal import Prospect, prospect
 from adapterstate.records import Explanation, Finding, JournalEntry, Snapshot
 from adapterstate.unloading import merged_values, write_values
@@ -126,6 +128,16 @@ class AdapterState:
         return self._facts.merged
 
     @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each active adapter, in activation order."""
+        return {name: self._facts.weights.get(name, 1.0) for name in self._facts.active}
+
+    @property
+    def on_overlap(self) -> Policy | None:
+        """The policy that the activation named in place of those that its adapters carry; None for theirs."""
+        return self._facts.on_overlap
+
+    @property
     def enabled(self) -> bool:
         """Whether adapters are applied at all."""
         return self._facts.enabled
@@ -174,7 +186,8 @@ class AdapterState:
         """Return a state to come back to with `restore`. It holds names, no tensors."""
         facts = self._facts
         trainable = tuple(name for name, adapter in facts.adapters.items() if adapter.trainability == "trainable")
-        return Snapshot(tuple(facts.adapters), facts.active, facts.merged, facts.enabled, trainable)
+        weights = tuple(self.weights.values())
+        return Snapshot(tuple(facts.adapters), facts.active, facts.merged, weights, facts.on_overlap, facts.enabled, trainable)
 
     def base_state_dict(self) -> dict[str, Any]:
         """Return the base model's own ``state_dict``: its keys in its order, and its values whatever is active or merged."""
@@ -193,12 +206,15 @@ class AdapterState:
     # ----------------------------------------------------------------------------------------------------------------- events
 
     @_event
-    def add_adapter(self, name: str, config: AdapterConfig) -> None:
+    def add_adapter(self, name: str, config: AdapterConfig, on_overlap: Policy = "error") -> None:
         """Add an adapter. The first one activates itself; later ones stay inactive. Base parameters are frozen while any is there.
 
         Args:
             name: any non-empty string without a dot.
             config: what it is and where it goes, such as `LoraConfig`.
+            on_overlap: how it combines with active adapters that replace the same rows of a base weight and carry the same policy.
+                ``"error"``: not at all. ``"sum"``: ``original + sum(w * (row - original))``. ``"override"``: the later in activation order
+                stands, as ``original + w * (row - original)``.
 
         Raises:
             ArgumentError: an argument has the wrong type. Nothing has changed.
@@ -206,22 +222,29 @@ class AdapterState:
                 was drawn.
             AttachError: another state drives the model. Nothing has changed.
         """
-        self._run("add_adapter", self._prepare_add_adapter(name, config))
+        self._run("add_adapter", self._prepare_add_adapter(name, config, on_overlap))
 
     @_event
-    def set_adapter(self, names: Names) -> None:
+    def set_adapter(self, names: Names, weights: Sequence[float] | None = None, on_overlap: Policy | None = None) -> None:
         """Activate exactly these adapters, in this order, on every module where they have weights. Afterwards nothing is merged.
+
+        Weights and policy are part of the activation until the next `set_adapter`.
 
         Args:
             names: one name or several; ``[]`` deactivates all.
+            weights: one for each name, what its part is multiplied with: the delta of a tuner, the difference of a copy or of rows to the
+                base's. None for 1 each.
+            on_overlap: the policy for all of them, as for `add_adapter`; None for those that they carry.
 
         Raises:
-            ArgumentError: a name is no string. Nothing has changed.
+            ArgumentError: a name is no string, a weight no number, or there is no such policy. Nothing has changed.
             UnknownAdapterError: there is no such adapter. Nothing has changed.
             DuplicateAdapterError: a name is given twice. Nothing has changed.
-            AdapterOverlapError: two of them replace the same rows of one base weight. Nothing has changed.
+            AdapterWeightsError: the weights are not as many as the names, or not finite. Nothing has changed.
+            AdapterOverlapError: two of them replace the same rows of one base weight, and no policy combines them. Nothing has changed.
+            NotSummableError: values that training updates would be summed or weighted. Nothing has changed.
         """
-        self._run("set_adapter", self._prepare_set_adapter(names))
+        self._run("set_adapter", self._prepare_set_adapter(names, weights, on_overlap))
 
     @_event
     def delete_adapter(self, name: str) -> None:
@@ -306,7 +329,8 @@ class AdapterState:
         Args:
             progressbar: show one, if ``rich`` is installed.
             safe_merge: refuse when a merged weight would hold values that are not finite.
-            adapter_names: which adapters to merge, in this order; None for those that are active.
+            adapter_names: which adapters to merge, in this order; None for those that are active. Those that are active keep their weights;
+                the activation's policy holds.
 
         Raises:
             ArgumentError: a name is no string. Nothing has changed.
@@ -350,13 +374,18 @@ class AdapterState:
         """Return a context in which no adapter is applied. Contexts count: adapters are back when the last one has been left."""
         return StateContext("disable_adapter", lambda _: self._enter_disable(), lambda _: self._leave_disable())
 
-    def use_adapter(self, names: Names) -> StateContext:
+    def use_adapter(self, names: Names, weights: Sequence[float] | None = None, on_overlap: Policy | None = None) -> StateContext:
         """Return a context in which exactly these adapters are active. Leaving it restores what was active and merged, where still there.
+
+        Args:
+            names: as for `set_adapter`.
+            weights: as for `set_adapter`.
+            on_overlap: as for `set_adapter`.
 
         Raises:
             EventRefusedError: on entering, as for `set_adapter`. Nothing has changed.
         """
-        return StateContext("use_adapter", lambda context: self._enter_use(names, context), self._leave_use)
+        return StateContext("use_adapter", lambda context: self._enter_use(context, names, weights, on_overlap), self._leave_use)
 
     def hold(self) -> Hold:
         """Return a context during which no event happens: those of other threads wait, those of the same thread are refused."""
@@ -371,19 +400,16 @@ class AdapterState:
         self._run("disable_adapter", Prepared((Event("enable_adapters", holder="context"),)))
 
     @_event
-    def _enter_use(self, names: Names, context: StateContext) -> None:
+    def _enter_use(self, context: StateContext, names: Names, weights: Sequence[float] | None, on_overlap: Policy | None) -> None:
         context.kept = self._facts
-        self._run("use_adapter", self._prepare_set_adapter(names))
+        self._run("use_adapter", self._prepare_set_adapter(names, weights, on_overlap))
 
     @_event
     def _leave_use(self, context: StateContext) -> None:
         before: Facts = context.kept
         active = tuple(name for name in before.active if name in self._facts.adapters)
         merged = tuple(name for name in before.merged if name in self._facts.adapters)
-        events = [Event("set_adapter", active)]
-        if merged:
-            events.append(self._merge_event(merged, active)[0])
-        self._run("use_adapter", Prepared(tuple(events)))
+        self._run("use_adapter", Prepared(self._activation(active, before.weights, before.on_overlap, merged)))
 
     # -------------------------------------------------------------------------------------------------------------- explaining
 
@@ -408,7 +434,7 @@ class AdapterState:
 
     # ---------------------------------------------------------------------------------------------------- preparing: no writes
 
-    def _prepare_add_adapter(self, name: str, config: AdapterConfig) -> Prepared:
+    def _prepare_add_adapter(self, name: str, config: AdapterConfig, on_overlap: Policy = "error") -> Prepared:
         if not isinstance(name, str):
             raise errors.ArgumentError(f"add_adapter was given {name!r} as a name; a str is expected; nothing has changed")
         if not isinstance(config, AdapterConfig):
@@ -416,14 +442,19 @@ class AdapterState:
                 f"add_adapter was given a {type(config).__name__} as a config; a LoraConfig, or another value with inference_mode, "
                 "problems() and place(), is expected; nothing has changed"
             )
+        _refuse_strange_policy("add_adapter", on_overlap)
         self._refuse_foreign()
         trainable = () if self._facts.adapters else tuple(n for n, p in self.model.named_parameters() if p.requires_grad)
         found = prospect(self.model, config, self._modules, trainable)
         wanted = "frozen" if config.inference_mode else "trainable"
-        return Prepared((Event("add_adapter", (name,), wanted, proposal=found.proposal, reports=found.reports),), found)
+        event = Event("add_adapter", (name,), wanted, on_overlap=on_overlap, proposal=found.proposal, reports=found.reports)
+        return Prepared((event,), found)
 
-    def _prepare_set_adapter(self, names: Names) -> Prepared:
-        return Prepared((Event("set_adapter", _names("set_adapter", names)),))
+    def _prepare_set_adapter(self, names: Names, weights: Sequence[float] | None = None, on_overlap: Policy | None = None) -> Prepared:
+        named = _names("set_adapter", names)
+        if on_overlap is not None:
+            _refuse_strange_policy("set_adapter", on_overlap)
+        return Prepared((Event("set_adapter", named, weights=_weights("set_adapter", weights), on_overlap=on_overlap),))
 
     def _prepare_delete_adapter(self, name: str) -> Prepared:
         if not isinstance(name, str):
@@ -432,7 +463,7 @@ class AdapterState:
 
     def _prepare_merge_adapter(self, names: Names | None = None, *, safe_merge: bool = False) -> Prepared:
         named = self._facts.active if names is None else _names("merge_adapter", names)
-        event, caches = self._merge_event(named, self._facts.active, safe=safe_merge)
+        event, caches = self._merge_event(named, self._facts, safe=safe_merge)
         return Prepared((event,), caches=caches)
 
     def _prepare_unmerge_adapter(self) -> Prepared:
@@ -456,9 +487,8 @@ class AdapterState:
         missing = [name for name in dict.fromkeys(snapshot.active + snapshot.merged + frozen) if name not in self._facts.adapters]
         if missing:
             raise errors.SnapshotError(missing)
-        events = [Event("set_adapter", snapshot.active)]
-        if snapshot.merged:
-            events.append(self._merge_event(snapshot.merged, snapshot.active)[0])
+        weights = dict(zip(snapshot.active, snapshot.weights, strict=True))
+        events = [*self._activation(snapshot.active, weights, snapshot.on_overlap, snapshot.merged)]
         there = self._facts.adapters
         thawing = tuple(n for n in snapshot.trainable if n in there and there[n].trainability != "trainable")
         freezing = tuple(n for n in frozen if there[n].trainability != "frozen")
@@ -476,20 +506,31 @@ class AdapterState:
         self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None
     ) -> Prepared:
         named = self._facts.active if adapter_names is None else _names("merge_and_unload", adapter_names)
-        merge, _ = self._merge_event(named, named, safe=safe_merge)
-        events = (Event("set_adapter", named), merge, Event("unmerge_adapter"), self._delete_event(self.adapters))
+        activate = self._activation(named, self._facts.weights, self._facts.on_overlap)
+        merge, _ = self._merge_event(named, plan(self.charts, self._facts, activate).after, safe=safe_merge)
+        events = (*activate, merge, Event("unmerge_adapter"), self._delete_event(self.adapters))
         return Prepared(events, unloads=_shown if progressbar else iter)
 
-    def _merge_event(self, names: tuple[str, ...], active: tuple[str, ...], *, safe: bool = False) -> tuple[Event, dict[str, Cache]]:
-        """The event that merges `names` once `active` are active, with what the modules report about it; with `safe`, what it computed."""
-        known = tuple(name for name in active if name in self._facts.adapters)
+    def _activation(
+        self, active: tuple[str, ...], weights: Mapping[str, float], on_overlap: Policy | None, merged: tuple[str, ...] = ()
+    ) -> tuple[Event, ...]:
+        """The events that bring back an activation, and what was merged in it."""
+        given = tuple(weights.get(name, 1.0) for name in active)
+        activate = Event("set_adapter", active, weights=given if any(weight != 1 for weight in given) else None, on_overlap=on_overlap)
+        if not merged:
+            return (activate,)
+        return activate, self._merge_event(merged, plan(self.charts, self._facts, (activate,)).after)[0]
+
+    def _merge_event(self, names: tuple[str, ...], facts: Facts, *, safe: bool = False) -> tuple[Event, dict[str, Cache]]:
+        """The event that merges `names` in the state `facts`, with what the modules report about it; with `safe`, what it computed."""
         reports: dict[str, str] = {}
         caches: dict[str, Cache] = {}
-        for path in dict.fromkeys(path for name in names if name in self._facts.adapters for path in self._facts.adapters[name].modules):
+        for path in dict.fromkeys(path for name in names if name in facts.adapters for path in facts.adapters[name].modules):
             module = self._modules[path]
             bindings: dict[str, Binding] = module.__dict__[BINDINGS]
-            merged = tuple(name for name in known if name in bindings and (name in names or name in self._facts.merged))
-            reason = why_not_mergeable(module, bindings, merged)
+            context = facts.modules[path].context
+            merged = shares_of(context, {*names, *context.merged})
+            reason = why_not_mergeable(module, bindings, [share.name for share in merged])
             if reason is None and safe:
                 caches[path] = make_cache(module, bindings, merged)
                 reason = why_not_finite(caches[path])
@@ -604,7 +645,7 @@ class AdapterState:
         for module in self._modules.values():  # the tensors of a copy have identities and versions of their own
             cache = module.__dict__[WIRING].cache
             if cache is not None:
-                cache.stamp = stamp_of(module, module.__dict__[BINDINGS], cache.names)
+                cache.stamp = stamp_of(module, module.__dict__[BINDINGS], cache.shares)
 
 
 class Hold:
@@ -635,6 +676,33 @@ def _names(event: str, names: object) -> tuple[str, ...]:
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise errors.ArgumentError(f"{event} was given {names!r}; a name or a list of names is expected; nothing has changed")
     return tuple(names)
+
+
+def _weights(event: str, weights: object) -> tuple[float, ...] | None:
+    """The weights as floats of the library's own; whether they are as many as the names, and finite, is a guard's to say."""
+    if weights is None:
+        return None
+    if isinstance(weights, str) or not isinstance(weights, Iterable):
+        raise errors.ArgumentError(f"{event} was given the weights {weights!r}; a list of numbers is expected; nothing has changed")
+    given = tuple(weights)
+    if not all(isinstance(weight, numbers.Real) and not isinstance(weight, bool) for weight in given):
+        raise errors.ArgumentError(f"{event} was given the weights {list(given)!r}; real numbers are expected; nothing has changed")
+    return tuple(_float(weight) for weight in given)
+
+
+def _float(number: Any) -> float:
+    """`number` as a float; one too large for it is infinite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
+def _refuse_strange_policy(event: str, policy: object) -> None:
+    """Refuse a policy that there is not."""
+    known = get_args(Policy)
+    if not isinstance(policy, str) or policy not in known:
+        raise errors.ArgumentError(f"{event} was given on_overlap={policy!r}; one of {known} is expected; nothing has changed")
 
 
 def _grad_event(names: tuple[str, ...], requires_grad: bool) -> Event:

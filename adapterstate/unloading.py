@@ -12,6 +12,7 @@ from adapterstate.machine.records import Facts
 from adapterstate.modules.slots import Slot
 from adapterstate.modules.wiring import normal_form
 from adapterstate.modules.wrapping import BINDINGS
+from adapterstate.projection import shares_of
 
 End = tuple[nn.Module, str]
 Track = Callable[[Iterable[str]], Iterable[str]]
@@ -28,7 +29,8 @@ def merged_values(facts: Facts, modules: Mapping[str, nn.Module], track: Track) 
     values = {}
     for path in track([path for path, record in facts.modules.items() if record.context.active]):
         module = modules[path]
-        values[path] = normal_form(module, module.__dict__[BINDINGS], facts.modules[path].context.active)
+        context = facts.modules[path].context
+        values[path] = normal_form(module, module.__dict__[BINDINGS], shares_of(context, context.active))
     return values
 
 

@@ -7,12 +7,13 @@ tuple means yes. Neither writes, draws random numbers or knows torch: what only 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
 from adapterstate import errors
-from adapterstate.machine.records import Event, Refusal, Situation
+from adapterstate.machine.records import Event, Footprint, Policy, Refusal, Situation
 
 Judge = Callable[[Situation, Event], Sequence[Refusal]]
 Select = Callable[[Situation, Event], str]
@@ -151,6 +152,22 @@ def distinct(_: Situation, event: Event) -> Sequence[Refusal]:
     return [Refusal("distinct", "", f"{name!r} is named {event.adapters.count(name)} times; once is expected", (name,)) for name in twice]
 
 
+@guard("there is one finite weight for each name", errors.AdapterWeightsError)
+def weights_match(_: Situation, event: Event) -> Sequence[Refusal]:
+    """Weights come as many as names, and are finite."""
+    if event.weights is None:
+        return ()
+    names, weights = event.adapters, event.weights
+    if len(weights) != len(names):
+        reason = f"{len(weights)} weights {list(weights)} are given for {len(names)} adapters {list(names)}; one for each is expected"
+        return [Refusal("weights_match", "", reason, names)]
+    return [
+        Refusal("weights_match", "", f"the weight {weight} of {name!r} is not finite; a finite number is expected", (name,))
+        for name, weight in zip(names, weights, strict=True)
+        if not math.isfinite(weight)
+    ]
+
+
 @guard("every named adapter is active", errors.NotActiveError)
 def named_are_active(situation: Situation, event: Event) -> Sequence[Refusal]:
     """Only active adapters can be merged, since merged ones take part in the forward pass."""
@@ -162,7 +179,7 @@ def named_are_active(situation: Situation, event: Event) -> Sequence[Refusal]:
     ]
 
 
-@guard("no module would be replaced twice by the new adapter", errors.AdapterOverlapError)
+@guard("no module would be replaced twice by the new adapter", errors.SelfOverlapError)
 def no_self_overlap(_: Situation, event: Event) -> Sequence[Refusal]:
     """Within one adapter, no row of a base weight is replaced twice at the same end of a tie."""
     return _reported("no_self_overlap", event)
@@ -214,21 +231,63 @@ def _leaves_nothing(situation: Situation, path: str, event: Event) -> bool:
 # ---------------------------------------------------------------------------------------------- guards of wrapped modules
 
 
-@guard("no two replace the same rows", errors.AdapterOverlapError)
+@guard("no two replace the same rows, or one policy combines them", errors.AdapterOverlapError)
 def no_overlap(situation: Situation, event: Event) -> Sequence[Refusal]:
-    """Two adapters that replace the same rows of the same base weight at the same end are not active together."""
+    """Two adapters that replace the same rows of the same base weight at the same end are active together only by a policy of both.
+
+    They have one when both carry the same, which is not ``"error"``, or the event names one. Each pair that overlaps is judged by itself.
+    """
+    refusals = []
+    for pair, weight, footprint, rows in _overlaps(situation, event):
+        policies = [_policy(situation, event, name) for name in pair]
+        if policies[0] == policies[1] != "error":
+            continue
+        one, two = pair
+        reason = f"{one!r} and {two!r} both replace {rows} of {weight} {footprint.shape}"
+        if policies[0] != policies[1]:
+            reason += f", by the policies {policies[0]!r} and {policies[1]!r}"
+        refusals.append(Refusal("no_overlap", situation.subject, reason, pair, _kinds(situation, pair)))
+    return refusals
+
+
+@guard("what is summed or weighted has a meaning as a sum", errors.NotSummableError)
+def sum_has_meaning(situation: Situation, event: Event) -> Sequence[Refusal]:
+    """Values that training updates, or that are no floating-point numbers, are neither summed nor weighted: they stand as they are."""
+    refusals = []
+    for pair, weight, footprint, _ in _overlaps(situation, event):
+        if footprint.fixed and all(_policy(situation, event, name) == "sum" for name in pair):
+            one, two = pair
+            reason = f"the copies of {weight} {footprint.shape} in {one!r} and {two!r} cannot be summed: it is {footprint.fixed}"
+            refusals.append(Refusal("sum_has_meaning", situation.subject, reason, pair, _kinds(situation, pair)))
+    for name, share in zip(event.adapters, event.weights or (), strict=False):
+        slot = situation.context.present.get(name)
+        for weight, footprint in slot.replaces.items() if slot and share != 1 else ():
+            if footprint.fixed:
+                reason = f"the copy of {weight} {footprint.shape} in {name!r} cannot have the weight {share}: it is {footprint.fixed}"
+                refusals.append(Refusal("sum_has_meaning", situation.subject, reason, (name,), _kinds(situation, (name,))))
+    return refusals
+
+
+def _overlaps(situation: Situation, event: Event) -> Iterator[tuple[tuple[str, str], str, Footprint, str]]:
+    """Every two named adapters that replace the same rows here: the pair, the base tensor, the footprint of one, and the rows in words."""
     present = situation.context.present
     here = [name for name in dict.fromkeys(event.adapters) if name in present and present[name].replaces]
-    refusals = []
     for one, two in itertools.combinations(here, 2):
         for weight, footprint in present[one].replaces.items():
             other = present[two].replaces.get(weight)
             rows = footprint.shared_rows(other) if other else ""
             if rows:
-                kinds = tuple(dict.fromkeys(present[one].kinds + present[two].kinds))
-                reason = f"{one!r} and {two!r} both replace {rows} of {weight} {footprint.shape}"
-                refusals.append(Refusal("no_overlap", situation.subject, reason, (one, two), kinds))
-    return refusals
+                yield (one, two), weight, footprint, rows
+
+
+def _policy(situation: Situation, event: Event, name: str) -> Policy:
+    """The policy that the event would put in force for an adapter."""
+    return event.on_overlap or situation.facts.adapters[name].on_overlap
+
+
+def _kinds(situation: Situation, names: Sequence[str]) -> tuple[str, ...]:
+    """What these adapters are here, each kind once."""
+    return tuple(dict.fromkeys(kind for name in names for kind in situation.context.present[name].kinds))
 
 
 @guard("the merge has a meaning here", errors.NotMergeableError)

@@ -7,13 +7,16 @@ as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import attrs
 
 from adapterstate import errors
 from adapterstate.machine.charts import Chart, Charts, Row
 from adapterstate.machine.guards import Guard
-from adapterstate.machine.records import AdapterFacts, Context, Event, Facts, ModuleFacts, Refusal, Situation
+from adapterstate.machine.records import AdapterFacts, Context, Event, Facts, ModuleFacts, Policy, Refusal, Situation, SlotFacts
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -196,14 +199,17 @@ def _add(facts: Facts, event: Event) -> Facts:
     name, proposal = event.adapters[0], event.proposal
     assert proposal is not None
     active = (name,) if not facts.adapters else ()
+    added = AdapterFacts(event.wanted, tuple(proposal.slots), proposal.config, on_overlap=event.on_overlap or "error")
+    adapters = {**facts.adapters, name: added}
 
     def grown(path: str, context: Context) -> Context:
-        return Context({**context.present, name: proposal.slots[path]}, context.active + active, context.merged)
+        present = {**context.present, name: proposal.slots[path]}
+        policies = _policies(adapters, present, active, None) if active else context.policies
+        return attrs.evolve(context, present=present, active=context.active + active, policies=policies)
 
-    added = AdapterFacts(event.wanted, tuple(proposal.slots), proposal.config)
     return attrs.evolve(
         facts,
-        adapters={**facts.adapters, name: added},
+        adapters=adapters,
         active=facts.active + active,
         modules=_changed(facts, proposal.slots, grown, shared=lambda path: id(proposal.slots[path])),
         base_trainable=facts.base_trainable if facts.adapters else proposal.base_trainable,
@@ -212,25 +218,30 @@ def _add(facts: Facts, event: Event) -> Facts:
 
 def _set(facts: Facts, event: Event) -> Facts:
     names = tuple(name for name in event.adapters if name in facts.adapters)
+    weights = {name: weight for name, weight in zip(event.adapters, event.weights or (), strict=False) if name in names and weight != 1}
 
     def switched(_: str, context: Context) -> Context:
-        return Context(context.present, tuple(name for name in names if name in context.present))
+        present = context.present
+        active = tuple(name for name in names if name in present)
+        here = {name: weight for name, weight in weights.items() if name in present} if weights else {}
+        return Context(present, active, (), here, _policies(facts.adapters, present, active, event.on_overlap))
 
     modules = _changed(facts, _modules_of(facts, facts.active + names), switched)
-    return attrs.evolve(facts, active=names, merged=(), modules=modules)
+    named = event.on_overlap if names else None
+    return attrs.evolve(facts, active=names, merged=(), weights=weights, on_overlap=named, modules=modules)
 
 
 def _merge(facts: Facts, event: Event) -> Facts:
     def merged(_: str, context: Context) -> Context:
         names = tuple(name for name in context.active if name in context.merged or name in event.adapters)
-        return Context(context.present, context.active, names)
+        return attrs.evolve(context, merged=names)
 
     modules = _changed(facts, _modules_of(facts, event.adapters), merged)
     return attrs.evolve(facts, merged=tuple(n for n in facts.active if n in facts.merged or n in event.adapters), modules=modules)
 
 
 def _unmerge(facts: Facts, _: Event) -> Facts:
-    modules = _changed(facts, _modules_of(facts, facts.merged), lambda _, context: Context(context.present, context.active))
+    modules = _changed(facts, _modules_of(facts, facts.merged), lambda _, context: attrs.evolve(context, merged=()))
     return attrs.evolve(facts, merged=(), modules=modules)
 
 
@@ -238,15 +249,18 @@ def _delete(facts: Facts, event: Event) -> Facts:
     gone = event.adapters
 
     def shrunk(_: str, context: Context) -> Context:
-        present = {name: slot for name, slot in context.present.items() if name not in gone}
-        return Context(present, _minus(context.active, gone), _minus(context.merged, gone))
+        active, merged = _minus(context.active, gone), _minus(context.merged, gone)
+        return Context(_without(context.present, gone), active, merged, _without(context.weights, gone), _without(context.policies, gone))
 
-    adapters = {name: adapter for name, adapter in facts.adapters.items() if name not in gone}
+    adapters = _without(facts.adapters, gone)
+    active = _minus(facts.active, gone)
     return attrs.evolve(
         facts,
         adapters=adapters,
-        active=_minus(facts.active, gone),
+        active=active,
         merged=_minus(facts.merged, gone),
+        weights=_without(facts.weights, gone),
+        on_overlap=facts.on_overlap if active else None,
         modules=_changed(facts, _modules_of(facts, gone), shrunk),
         base_trainable=facts.base_trainable if adapters else (),
     )
@@ -294,9 +308,33 @@ def _minus(names: tuple[str, ...], gone: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in gone)
 
 
+def _without(mapping: Mapping[str, T], gone: tuple[str, ...]) -> dict[str, T]:
+    """`mapping` without the keys that go."""
+    return {name: value for name, value in mapping.items() if name not in gone}
+
+
+def _policies(
+    adapters: Mapping[str, AdapterFacts], present: Mapping[str, SlotFacts], active: Sequence[str], named: Policy | None
+) -> dict[str, Policy]:
+    """The policies in force on one module, for those active adapters that replace something there."""
+    found = {name: named or adapters[name].on_overlap for name in active if present[name].replaces}
+    return {name: policy for name, policy in found.items() if policy != "error"}
+
+
 def _modules_of(facts: Facts, names: Sequence[str]) -> dict[str, None]:
     """Paths of the modules on which any of the named adapters has weights, each once, in a fixed order."""
     return {path: None for name in names if name in facts.adapters for path in facts.adapters[name].modules}
+
+
+def _same(one: Context, two: Context) -> bool:
+    """Whether nothing differs between two contexts of one module. What is present differs only where an adapter came or went."""
+    return (
+        one.present is two.present
+        and one.active == two.active
+        and one.merged == two.merged
+        and one.weights == two.weights
+        and one.policies == two.policies
+    )
 
 
 def _changed(
@@ -319,8 +357,7 @@ def _changed(
         if cohort not in cohorts:
             before = old.context if old else Context()
             new = renew(path, before)
-            same = new.present is before.present and new.active == before.active and new.merged == before.merged
-            cohorts[cohort] = None if same else ModuleFacts(state_of(new), new)
+            cohorts[cohort] = None if _same(before, new) else ModuleFacts(state_of(new), new)
         record = cohorts[cohort]
         if record is None:
             continue

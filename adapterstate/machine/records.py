@@ -7,8 +7,12 @@ are plain dicts for speed and are treated as immutable.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import attrs
+
+Policy = Literal["error", "sum", "override"]
+"""How an adapter combines with others that replace the same rows: not at all, by adding the differences, or by the later one winning."""
 
 
 @attrs.frozen
@@ -18,10 +22,12 @@ class Footprint:
     Attributes:
         rows: row indices (of dimension 0), or None for all rows.
         shape: the shape of the base weight.
+        fixed: why the replaced values can only stand as they are, neither weighted nor summed; empty when they can be.
     """
 
     rows: frozenset[int] | None
     shape: tuple[int, ...]
+    fixed: str = ""
 
     def shared_rows(self, other: Footprint) -> str:
         """Name the rows that both replace, as text; empty when there are none."""
@@ -73,11 +79,15 @@ class Context:
         present: adapters with weights here, in the order in which they were added.
         active: those of them that are active, in activation order.
         merged: those of the active that are merged, in activation order.
+        weights: the weight of each active adapter whose weight is not 1.
+        policies: the policy in force for each active adapter that replaces something here, where that is not ``"error"``.
     """
 
     present: Mapping[str, SlotFacts] = attrs.field(factory=dict)
     active: tuple[str, ...] = ()
     merged: tuple[str, ...] = ()
+    weights: Mapping[str, float] = attrs.field(factory=dict)
+    policies: Mapping[str, Policy] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -97,12 +107,14 @@ class AdapterFacts:
         modules: paths of the wrapped modules on which it has weights.
         config: the config it was added with, kept as an opaque value.
         asked: `set_requires_grad(name, True)` named it (read with ``grad_follows="activation"`` only).
+        on_overlap: how it combines with others, unless an activation names another policy.
     """
 
     trainability: str
     modules: tuple[str, ...]
     config: object
     asked: bool = False
+    on_overlap: Policy = "error"
 
 
 @attrs.frozen
@@ -113,6 +125,8 @@ class Facts:
         adapters: in the order in which they were added.
         active: names in activation order.
         merged: those of the active that are merged, in activation order.
+        weights: the weight of each active adapter whose weight is not 1.
+        on_overlap: the policy that the activation named in place of those that the adapters carry; None for theirs.
         enablement: state in the enablement chart.
         disabled_by_call: `disable_adapters()` holds.
         disabled_by_contexts: how many `disable_adapter()` contexts hold.
@@ -123,6 +137,8 @@ class Facts:
     adapters: Mapping[str, AdapterFacts] = attrs.field(factory=dict)
     active: tuple[str, ...] = ()
     merged: tuple[str, ...] = ()
+    weights: Mapping[str, float] = attrs.field(factory=dict)
+    on_overlap: Policy | None = None
     enablement: str = "enabled"
     disabled_by_call: bool = False
     disabled_by_contexts: int = 0
@@ -159,6 +175,8 @@ class Event:
         adapters: the adapters named, in the order given.
         wanted: ``"trainable"`` or ``"frozen"``, for `add_adapter` and `set_requires_grad`.
         holder: who disables or enables: ``"call"`` or ``"context"``.
+        weights: for `set_adapter`, one for each name; None for 1 each.
+        on_overlap: for `add_adapter` the policy that the adapter carries, for `set_adapter` the one that takes the place of those.
         proposal: for `add_adapter`.
         reports: name of a guard -> path (``""`` for the model) -> what is wrong there. Facts about torch that only the modules know
             arrive here, so that guards need no torch.
@@ -168,11 +186,16 @@ class Event:
     adapters: tuple[str, ...] = ()
     wanted: str = "trainable"
     holder: str = "call"
+    weights: tuple[float, ...] | None = None
+    on_overlap: Policy | None = None
     proposal: Proposal | None = None
     reports: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.name}({list(self.adapters)})" if self.adapters or self.name == "set_adapter" else f"{self.name}()"
+        said = [str(list(self.adapters))] if self.adapters or self.name == "set_adapter" else []
+        said += [f"weights={list(self.weights)}"] if self.weights is not None else []
+        said += [f"on_overlap={self.on_overlap!r}"] if self.on_overlap is not None else []
+        return f"{self.name}({', '.join(said)})"
 
 
 @attrs.frozen

@@ -10,6 +10,7 @@ code reads a tensor of no dimensions, float64 because that promotes no result.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -47,6 +48,13 @@ class LoraLive:
     def __call__(self, module: Any, output: Any, input: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Return `output` plus what the low-rank product makes of `input`: the first positional argument, else the first by keyword."""
         raise NotImplementedError
+
+    def weighted(self, weight: float) -> LoraLive:
+        """Return one with `weight` times the scale, and the same tensors."""
+        other = copy.copy(self)
+        other.scale = self.scale * weight
+        other.factor = _factor(other.scale, self.factor.device)
+        return other
 
     def refresh(self, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
         """Decide again between the exact and the general class, and put the scale on the adapter's device."""

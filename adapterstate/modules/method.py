@@ -63,6 +63,10 @@ class Live(Protocol):
         """Return `output` with this adapter's part added; `args` and `kwargs` are those of the module's forward."""
         ...
 
+    def weighted(self, weight: float) -> Live:
+        """Return one that adds `weight` times as much, with the same tensors."""
+        ...
+
     def refresh(self, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
         """Decide again what depends on the module's dtype or device, after one of them may have changed."""
         ...
@@ -152,4 +156,3 @@ def base_tensor(module: nn.Module, name: str) -> torch.Tensor:
     if found is None:
         raise KeyError(name)
     return found
-

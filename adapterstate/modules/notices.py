@@ -32,5 +32,9 @@ class MergedNotice:
             )
         return output
 
+    def weighted(self, weight: float) -> MergedNotice:
+        """Nothing is added, whatever the weight."""
+        return self
+
     def refresh(self, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
         """Nothing depends on dtype or device."""

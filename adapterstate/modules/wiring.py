@@ -13,9 +13,10 @@ from torch import nn
 
 from adapterstate.modules.method import Auxiliary, Live, Method, Site, Tuner, base_tensor
 from adapterstate.modules.notices import MergedNotice
+from adapterstate.modules.reads import Cached, Replaced
 from adapterstate.modules.rows import rows_forward
 from adapterstate.modules.slots import Slot
-from adapterstate.projection import View
+from adapterstate.projection import Share, Shares, View
 
 
 class SharedTensors(Mapping[str, torch.Tensor]):
@@ -68,9 +69,9 @@ class Binding:
         self.parts = tuple(parts)
 
     @property
-    def lives(self) -> tuple[Live, ...]:
-        """What its tuners run in forward."""
-        return tuple(part.live for part in self.parts if part.live is not None)
+    def tuners(self) -> tuple[Part, ...]:
+        """The parts that run in forward."""
+        return tuple(part for part in self.parts if part.live is not None)
 
     def replacing(self, name: str) -> Iterator[Part]:
         """The parts that replace rows of the base tensor `name`."""
@@ -118,44 +119,7 @@ def _part(site: Site, made: Mapping[str, torch.Tensor], slots: Mapping[int, Slot
     return Part(site.method, SharedTensors(homes), site.module)
 
 
-# ------------------------------------------------------------------------------------------------------------------- reads
-
-
-class Replaced:
-    """A read that puts the rows of replacing parts in place of the base's, at every read, so that gradients reach them."""
-
-    __slots__ = ("indices", "name", "parts")
-
-    def __init__(self, name: str, parts: Sequence[Part], device: torch.device) -> None:
-        self.name = name
-        self.parts = tuple(parts)
-        self.indices: tuple[torch.Tensor | None, ...] = ()
-        self.refresh(device)
-
-    def refresh(self, device: torch.device) -> None:
-        """Put the row indices where the base tensor is."""
-        rows = [part.method.replaces()[self.name] for part in self.parts if isinstance(part.method, Auxiliary)]
-        self.indices = tuple(None if r is None else torch.tensor(r, dtype=torch.long, device=device) for r in rows)
-
-    def __call__(self, base: torch.Tensor) -> torch.Tensor:
-        value = base
-        for part, index in zip(self.parts, self.indices, strict=True):
-            rows = part.method.replacement(self.name, base, part.tensors).to(base.dtype)  # type: ignore[union-attr]
-            value = rows if index is None else value.index_copy(0, index, rows)
-        return value
-
-
-class Cached:
-    """A read that returns a tensor computed beforehand."""
-
-    __slots__ = ("tensor",)
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor = tensor
-
-    def __call__(self, _: torch.Tensor) -> torch.Tensor:
-        return self.tensor
-
+# ----------------------------------------------------------------------------------------------------------- what is merged
 
 Stamp = tuple[tuple[int, int], ...]
 
@@ -164,51 +128,52 @@ class Cache:
     """The merged part of one module: base tensors by name as they are with the merged adapters in them.
 
     Attributes:
-        names: the merged adapters, in order.
+        shares: the merged adapters, in order.
         reads: name of a base tensor -> its precomputed value.
         stamp: identity and version of every tensor that it was computed from.
     """
 
-    __slots__ = ("names", "reads", "stamp")
+    __slots__ = ("reads", "shares", "stamp")
 
-    def __init__(self, names: tuple[str, ...], values: Mapping[str, torch.Tensor], stamp: Stamp) -> None:
-        self.names = names
+    def __init__(self, shares: Shares, values: Mapping[str, torch.Tensor], stamp: Stamp) -> None:
+        self.shares = shares
         self.reads = {name: Cached(value) for name, value in values.items()}
         self.stamp = stamp
 
 
-def stamp_of(module: nn.Module, bindings: Bindings, names: Sequence[str]) -> Stamp:
-    """Return identity and version of the tensors that the merged part of `names` is computed from."""
-    sources = [*module._parameters.values(), *module._buffers.values()]
-    for name in names:
-        for part in bindings[name].parts:
-            sources += [part.tensors[key] for key in part.tensors]
+def stamp_of(module: nn.Module, bindings: Bindings, shares: Shares) -> Stamp:
+    """Return identity and version of the tensors that the merged part of these adapters is computed from."""
+    sources: list[torch.Tensor | None] = [*module._parameters.values()]
+    for share in shares:
+        for part in bindings[share.name].parts:
+            copied = module._buffers if isinstance(part.method, Auxiliary) else {}
+            sources += [part.tensors[key] for key in part.tensors if key not in copied]
     return tuple((id(t), 0 if t.is_inference() else t._version) for t in sources if t is not None)
 
 
-def normal_form(module: nn.Module, bindings: Bindings, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Compute the base tensors of `module` as they are with the adapters `names` in them, rows and deltas alike.
+def normal_form(module: nn.Module, bindings: Bindings, shares: Shares) -> dict[str, torch.Tensor]:
+    """Compute the base tensors of `module` as they are with these adapters in them, rows and deltas alike.
 
     Sums are made in at least float32 and rounded once to the dtype of the base tensor. Tensors that no adapter touches are left out.
 
     Args:
         module: a wrapped module.
         bindings: its adapters.
-        names: adapters in activation order, all of them active.
+        shares: adapters in activation order, all of them active.
 
     Returns:
         Name of a base parameter or buffer -> a new tensor of the same shape, dtype and device.
     """
     with torch.inference_mode(False), torch.no_grad():
-        replaced = _replaced(module, bindings, names)
+        replaced = _replaced(module, bindings, shares)
         wide: dict[str, torch.Tensor] = {}
-        for name in names:
-            for part in bindings[name].parts:
+        for share in shares:
+            for part in bindings[share.name].parts:
                 if isinstance(part.method, Tuner):
                     for key, delta in part.method.delta(module, part.tensors).items():
                         if key not in wide:
                             wide[key] = _wide(module, key, replaced.get(key))
-                        wide[key] += delta
+                        wide[key].add_(delta, alpha=share.weight)
         values = {key: read(base_tensor(module, key)).detach().clone() for key, read in replaced.items() if key not in wide}
         return values | {key: value.to(base_tensor(module, key).dtype) for key, value in wide.items()}
 
@@ -220,15 +185,15 @@ def _wide(module: nn.Module, name: str, read: Replaced | None) -> torch.Tensor:
     return value if read is None else read(value).clone()
 
 
-def _replaced(module: nn.Module, bindings: Bindings, names: Sequence[str]) -> dict[str, Replaced]:
-    """The reads that put in the rows of the adapters `names`, in order."""
-    parts: dict[str, list[Part]] = {}
-    for name in names:
-        for part in bindings[name].parts:
+def _replaced(module: nn.Module, bindings: Bindings, shares: Shares) -> dict[str, Replaced]:
+    """The reads that put in the rows of these adapters, in order."""
+    parts: dict[str, list[tuple[Part, Share]]] = {}
+    for share in shares:
+        for part in bindings[share.name].parts:
             if isinstance(part.method, Auxiliary):
                 for key in part.method.replaces():
-                    parts.setdefault(key, []).append(part)
-    return {key: Replaced(key, found, base_tensor(module, key).device) for key, found in parts.items()}
+                    parts.setdefault(key, []).append((part, share))
+    return {key: Replaced(key, found, base_tensor(module, key)) for key, found in parts.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------------ wiring
@@ -241,15 +206,21 @@ class Wiring:
         reads: name of a base tensor -> how it is read; empty when the base is read.
         rows: computes in place of the module's own forward where only some rows are replaced; None for the module's own.
         live: tuners that run after it, in order.
+        tuners: the parts that these belong to.
         cache: the merged part, also while it is not read.
+        view: the projection that all of this was made for.
     """
 
-    __slots__ = ("cache", "live", "reads", "rows")
+    __slots__ = ("cache", "live", "reads", "rows", "tuners", "view")
 
-    def __init__(self, reads: Mapping[str, Any], rows: Any, live: tuple[Live, ...], cache: Cache | None) -> None:
+    def __init__(
+        self, view: View, reads: Mapping[str, Any], rows: Any, live: tuple[Live, ...], tuners: tuple[Part, ...], cache: Cache | None
+    ) -> None:
+        self.view = view
         self.reads = reads
         self.rows = rows
         self.live = live
+        self.tuners = tuners
         self.cache = cache
 
 
@@ -265,15 +236,25 @@ def wire(module: nn.Module, bindings: Bindings, view: View, *, training: bool, k
     """
     cache: Cache | None = None
     if view.cached:
-        cache = known if known is not None and known.names == view.cached else make_cache(module, bindings, view.cached)
-    live = tuple(live for name in view.live for live in bindings[name].lives)
+        cache = known if known is not None and known.shares == view.cached else make_cache(module, bindings, view.cached)
+    tuners = tuple((part, share.weight) for share in view.live for part in bindings[share.name].tuners)
+    live = tuple(_weighted(part, weight) for part, weight in tuners)
+    parts = tuple(part for part, _ in tuners)
     if cache is not None and view.reads_cache:
-        notice: tuple[Live, ...] = (MergedNotice(view.cached),) if training else ()
-        return Wiring(cache.reads, None, live + notice, cache)
+        notice: tuple[Live, ...] = (MergedNotice(tuple(share.name for share in view.cached)),) if training else ()
+        buffers = {key: read for key, read in _replaced(module, bindings, view.cached).items() if key in module._buffers}
+        return Wiring(view, {**cache.reads, **buffers}, None, live + notice, parts, cache)
     reads = _replaced(module, bindings, view.replacing)
-    return Wiring(reads, rows_forward(module, reads) if reads else None, live, cache)
+    return Wiring(view, reads, rows_forward(module, reads) if reads else None, live, parts, cache)
 
 
-def make_cache(module: nn.Module, bindings: Bindings, names: tuple[str, ...]) -> Cache:
-    """Compute the merged part of `module` for these adapters."""
-    return Cache(names, normal_form(module, bindings, names), stamp_of(module, bindings, names))
+def _weighted(part: Part, weight: float) -> Live:
+    """What a tuner runs in forward, with this weight."""
+    assert part.live is not None
+    return part.live if weight == 1 else part.live.weighted(weight)
+
+
+def make_cache(module: nn.Module, bindings: Bindings, shares: Shares) -> Cache:
+    """Compute the merged part of `module` for these adapters: of its parameters. Copies of buffers are read as they are."""
+    values = {key: value for key, value in normal_form(module, bindings, shares).items() if key in module._parameters}
+    return Cache(shares, values, stamp_of(module, bindings, shares))

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from adapterstate.modules.slots import CHILD, Slots, slots_of
-from adapterstate.modules.wiring import Binding, Replaced, Wiring, stamp_of
+from adapterstate.modules.reads import Replaced
+from adapterstate.modules.slots import CHILD, Slots
+from adapterstate.modules.wiring import Binding, Wiring, stamp_of
 
 WIRING = "_adapterstate_wiring"
 """Key in a wrapped module's ``__dict__``: its `Wiring`."""
@@ -52,13 +53,13 @@ class Wrapped(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         cache = self.__dict__[WIRING].cache
-        fresh = cache is not None and cache.stamp == stamp_of(self, self.__dict__[BINDINGS], cache.names)
+        fresh = cache is not None and cache.stamp == stamp_of(self, self.__dict__[BINDINGS], cache.shares)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if cache is not None:
             for read in cache.reads.values():
                 read.tensor = fn(read.tensor)
             if fresh:
-                cache.stamp = stamp_of(self, self.__dict__[BINDINGS], cache.names)
+                cache.stamp = stamp_of(self, self.__dict__[BINDINGS], cache.shares)
         refresh(self)
         return self
 
@@ -121,13 +122,15 @@ def refresh(module: nn.Module) -> None:
             if part.live is not None:
                 part.live.refresh(module, part.tensors)
     wiring: Wiring = module.__dict__[WIRING]
+    for part, live in zip(wiring.tuners, wiring.live, strict=False):
+        live.refresh(module, part.tensors)  # one with a weight is not the part's own
     for name, read in wiring.reads.items():
         base = module._parameters.get(name)
         base = module._buffers.get(name) if base is None else base  # type: ignore[assignment]
         if isinstance(read, Replaced) and base is not None:
             read.refresh(base.device)
             if wiring.rows is not None:
-                wiring.rows.refresh(read)
+                wiring.rows.refresh()
 
 
 def _parts(module: nn.Module) -> Iterator[Any]:
@@ -146,10 +149,9 @@ def _home_of_buffer(module: nn.Module, name: str) -> nn.Module | None:
     read = module.__dict__[WIRING].reads.get(name)
     if not isinstance(read, Replaced):
         return None
-    for adapter, binding in reversed(module.__dict__[BINDINGS].items()):
-        if binding.slot is not None and name in binding.slot._buffers and any(part in read.parts for part in binding.parts):
-            return slots_of(module)[adapter]
-    return None
+    in_force = read.terms[-1].part  # buffers are not summed: the last one is what the module computes with
+    bindings: dict[str, Binding] = module.__dict__[BINDINGS]
+    return next((b.slot for b in bindings.values() if b.slot is not None and in_force in b.parts and name in b.slot._buffers), None)
 
 
 def is_wrapped(module: nn.Module) -> bool:

@@ -35,7 +35,7 @@ ACTIVATION_TABLE = [
     ("add_adapter", ("unwrapped",), "first: yes", "active", ()),
     ("add_adapter", ("unwrapped",), "first: no", "inactive", ()),
     ("add_adapter", ALL_WRAPPED, "", "same", ()),
-    ("set_adapter", ALL_WRAPPED, "named_here: some", "active", ("no_overlap",)),
+    ("set_adapter", ALL_WRAPPED, "named_here: some", "active", ("no_overlap", "sum_has_meaning")),
     ("set_adapter", ALL_WRAPPED, "named_here: none", "inactive", ()),
     ("merge_adapter", ("active", "merged"), "named_here: some", "merged", ("mergeable",)),
     ("merge_adapter", ALL_WRAPPED, "named_here: none", "same", ()),

@@ -11,7 +11,7 @@ from adapterstate.machine import guards as g
 from adapterstate.machine.charts import CHARTS
 from adapterstate.machine.guards import Choice, Guard
 from adapterstate.machine.plan import DECLARED
-from adapterstate.machine.records import Context, Event, Facts, Footprint, Refusal, Situation, SlotFacts
+from adapterstate.machine.records import AdapterFacts, Context, Event, Facts, Footprint, Policy, Refusal, Situation, SlotFacts
 
 from .worlds import LORA, PLACES, adding, after, naming, refused, rows, whole
 
@@ -19,8 +19,10 @@ NOTHING = Situation(Facts())
 AB = after(adding("a"), adding("b"))
 
 
-def at(context: Context) -> Situation:
-    return Situation(Facts(), "lm_head", context)
+def at(context: Context, **policies: Policy) -> Situation:
+    """A module with this context, in a model whose adapters carry these policies."""
+    adapters = {name: AdapterFacts("trainable", ("lm_head",), None, on_overlap=policies.get(name, "error")) for name in context.present}
+    return Situation(Facts(adapters), "lm_head", context)
 
 
 def judged(guard: Guard, situation: Situation, event: Event) -> list[Refusal]:
@@ -90,6 +92,7 @@ CHOICES = (g.first, g.named_here, g.left_here, g.still_held, g.wanted)
 GUARDS = (
     *dict.fromkeys(guard for guards in CHARTS.model_guards.values() for guard in guards),
     g.no_overlap,
+    g.sum_has_meaning,
     g.mergeable,
     g.not_merged_here,
     DECLARED,
@@ -134,14 +137,16 @@ def test_each_guard_has_the_class_of_its_mistake() -> None:
         "name_is_new": errors.DuplicateAdapterError,
         "config_is_supported": errors.ConfigError,
         "targets_match": errors.TargetError,
-        "no_self_overlap": errors.AdapterOverlapError,
+        "no_self_overlap": errors.SelfOverlapError,
         "swappable": errors.NotSwappableError,
         "forward_is_called": errors.ForwardNotCalledError,
         "known": errors.UnknownAdapterError,
         "distinct": errors.DuplicateAdapterError,
+        "weights_match": errors.AdapterWeightsError,
         "named_are_active": errors.NotActiveError,
         "outermost_class_is_ours": errors.CoveredClassError,
         "no_overlap": errors.AdapterOverlapError,
+        "sum_has_meaning": errors.NotSummableError,
         "mergeable": errors.NotMergeableError,
         "not_merged_here": errors.MergedError,
         "declared": errors.EventRefusedError,
@@ -272,6 +277,66 @@ def test_no_overlap_says_what_both_are() -> None:
     assert no.kinds == ("modules_to_save", "trainable_token_indices")
 
 
+@pytest.mark.parametrize(
+    ("carried", "named", "allowed"),
+    [
+        (("error", "error"), None, False),
+        (("sum", "sum"), None, True),
+        (("override", "override"), None, True),
+        (("sum", "override"), None, False),
+        (("sum", "error"), None, False),
+        (("error", "error"), "sum", True),
+        (("sum", "override"), "override", True),
+        (("sum", "sum"), "error", False),
+    ],
+)
+def test_no_overlap_unless_a_policy(carried: tuple[Policy, Policy], named: Policy | None, allowed: bool) -> None:
+    """Two that overlap are combined if both carry the same policy, or the event names one, and that is not "error"."""
+    here = at(Context({"a": whole(), "b": rows(1)}), a=carried[0], b=carried[1])
+    found = judged(g.no_overlap, here, Event("set_adapter", ("a", "b"), on_overlap=named))
+    assert (not found) == allowed
+    if not allowed and named is None and carried[0] != carried[1]:
+        assert f"by the policies {carried[0]!r} and {carried[1]!r}" in found[0].reason
+
+
+def test_policies_agree_for_each_pair_that_overlaps() -> None:
+    """Of three adapters, only the pairs that overlap must agree."""
+    slots = {"a": rows(1), "b": rows(1, 2), "c": rows(2)}
+    event = naming("set_adapter", "a", "b", "c")
+    (no,) = judged(g.no_overlap, at(Context(slots), a="sum", b="sum", c="override"), event)
+    assert no.adapters == ("b", "c")
+    apart = {"a": rows(1), "b": rows(1), "c": rows(2), "d": rows(2)}
+    here = at(Context(apart), a="sum", b="sum", c="override", d="override")
+    assert judged(g.no_overlap, here, naming("set_adapter", *"abcd")) == []
+
+
+def test_sum_has_meaning() -> None:
+    """What can only stand as it is is neither summed nor weighted; overriding it, or a weight of 1, is no arithmetic."""
+    fixed = SlotFacts(("modules_to_save",), tunes=False, replaces={"mean": Footprint(None, (4,), "a buffer")})
+    here = at(Context({"a": fixed, "b": fixed, "c": LORA}))
+    both = ("a", "b")
+    (no,) = judged(g.sum_has_meaning, here, Event("set_adapter", both, on_overlap="sum"))
+    assert no.adapters == both
+    assert no.reason == "the copies of mean (4,) in 'a' and 'b' cannot be summed: it is a buffer"
+    assert judged(g.sum_has_meaning, here, Event("set_adapter", both, on_overlap="override")) == []
+    assert judged(g.sum_has_meaning, here, Event("set_adapter", ("a", "c"), weights=(1.0, 0.5), on_overlap="sum")) == []
+    (no,) = judged(g.sum_has_meaning, here, Event("set_adapter", ("c", "a"), weights=(1.0, 0.5)))
+    assert (no.adapters, no.reason) == (("a",), "the copy of mean (4,) in 'a' cannot have the weight 0.5: it is a buffer")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_weights_match(bad: float) -> None:
+    """As many as names, and finite; zero and negative ones are numbers like others."""
+    assert judged(g.weights_match, NOTHING, Event("set_adapter", ("a", "b"))) == []
+    assert judged(g.weights_match, NOTHING, Event("set_adapter", ("a", "b"), weights=(0.0, -2.5))) == []
+    (no,) = judged(g.weights_match, NOTHING, Event("set_adapter", ("a", "b"), weights=(1.0, bad)))
+    assert no.adapters == ("b",)
+    for weights in ((), (1.0,), (1.0, 1.0, 1.0)):
+        (no,) = judged(g.weights_match, NOTHING, Event("set_adapter", ("a", "b"), weights=weights))
+        assert f"{len(weights)} weights" in no.reason
+        assert "2 adapters" in no.reason
+
+
 def test_mergeable() -> None:
     """What the module reports refuses the merge there, for the named adapters that are present; elsewhere it does not."""
     event = naming("merge_adapter", "a", "z", reports={"mergeable": {"lm_head": "weight is a DTensor", "other": "no"}})
@@ -306,7 +371,7 @@ def test_error_text() -> None:
     assert str(error).splitlines() == [
         "set_adapter(['b', 'c']) refused on 1 of 2 modules; nothing has changed.",
         "  M2 (trainable_token_indices): 'b' and 'c' both replace row 1 of weight (8, 4)  [no_overlap]",
-        "  Activate one of them.",
+        '  Activate one of them, or say how to combine them: on_overlap="sum" or on_overlap="override" on set_adapter or add_adapter.',
     ]
     assert isinstance(error, ValueError)
     assert isinstance(error, errors.AdapterOverlapError)

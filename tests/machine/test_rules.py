@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from adapterstate.machine.charts import CHARTS
 from adapterstate.machine.plan import plan
-from adapterstate.machine.records import Event, Facts
+from adapterstate.machine.records import Event, Facts, Policy
 
-from .worlds import EVENTS, Reference, adding, after, life, naming
+from .worlds import EVENTS, MAYBE_POLICY, WEIGHTS, Reference, adding, after, life, naming
 
 
 def trainabilities(facts: Facts) -> dict[str, str]:
@@ -89,26 +89,30 @@ def test_independent_axes(events: list[Event]) -> None:
             assert switches(now) == switches(before)
 
 
-@given(EVENTS, st.permutations("abcd"), st.integers(0, 3))
-def test_path_independent(events: list[Event], order: list[str], count: int) -> None:
+@given(EVENTS, st.permutations("abcd"), st.integers(0, 3), WEIGHTS, MAYBE_POLICY)
+def test_path_independent(
+    events: list[Event], order: list[str], count: int, weights: list[float] | None, policy: Policy | None
+) -> None:
     """What is active after a set depends on its arguments alone, nothing is merged after it, and twice is once."""
     facts = Facts()
     for _, found in life(events):
         facts = found.after if found.accepted else facts
     names = [name for name in order if name in facts.adapters][:count]
-    event = naming("set_adapter", *names)
+    event = Event("set_adapter", tuple(names), weights=weights and tuple(weights[: len(names)]), on_overlap=policy)
     once = plan(CHARTS, facts, [event])
-    straight = plan(CHARTS, Facts(), [*map(adding, facts.adapters), event])
+    straight = plan(CHARTS, Facts(), [*(adding(n, on_overlap=a.on_overlap) for n, a in facts.adapters.items()), event])
     assert {(no.guard, no.where) for no in once.refusals} == {(no.guard, no.where) for no in straight.refusals}
     if not once.accepted:
         assert {no.guard for no in once.refusals} == {"no_overlap"}
         return
     assert (once.after.active, once.after.merged) == (tuple(names), ())
+    assert (once.after.weights, once.after.on_overlap) == (straight.after.weights, straight.after.on_overlap)
     assert what_is_active(once.after) == what_is_active(straight.after)
     again = plan(CHARTS, once.after, [event])
     assert again.steps[0].is_noop
     assert what_is_active(again.after) == what_is_active(once.after)
-    turned = after(naming("set_adapter", *reversed(names)), start=facts)
+    turned_weights = event.weights and tuple(reversed(event.weights))
+    turned = after(Event("set_adapter", tuple(reversed(names)), weights=turned_weights, on_overlap=policy), start=facts)
     assert turned.active == tuple(reversed(names))
     for path, module in turned.modules.items():
         mirrored = attrs.evolve(module.context, active=tuple(reversed(module.context.active)))

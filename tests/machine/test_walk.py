@@ -35,6 +35,7 @@ def activation_events(facts: Facts) -> Iterator[Event]:
     have = tuple(facts.adapters)
     yield from (adding(name) for name in PLACES if name not in have)
     yield from (naming("delete_adapter", name) for name in have)
+    yield from (Event("set_adapter", ("a", "d"), weights=weights, on_overlap="sum") for weights in (None, (0.5, 1.0)) if {*"ad"} <= {*have})
     yield from (naming("set_adapter", *names) for count in range(4) for names in itertools.permutations(have, count))
     yield from (naming("merge_adapter", *names) for count in range(3) for names in itertools.combinations(have, count))
     yield Event("unmerge_adapter")
@@ -48,6 +49,8 @@ def all_events(facts: Facts) -> Iterator[Event]:
         yield from (naming(event, *names) for event in ("set_adapter", "delete_adapter", "merge_adapter"))
         yield from (naming("set_requires_grad", *names, wanted=wanted) for wanted in ("trainable", "frozen"))
     yield Event("unmerge_adapter")
+    yield from (Event("set_adapter", ("b", "c"), on_overlap=policy) for policy in ("error", "override"))
+    yield from (Event("set_adapter", ("b",), weights=weights) for weights in ((0.5,), (0.5, 1.0), (float("nan"),)))
     yield from (Event(event) for event in ("enable_adapters", "disable_adapters"))
     if have and facts.disabled_by_contexts < 2:
         yield Event("disable_adapters", holder="context")
@@ -60,8 +63,9 @@ def key(facts: Facts) -> Key:
     modules = tuple(
         sorted((path, m.activation, tuple(m.context.present), m.context.active, m.context.merged) for path, m in facts.modules.items())
     )
-    adapters = tuple((name, adapter.trainability, adapter.asked) for name, adapter in facts.adapters.items())
-    return modules, adapters, facts.active, facts.merged, facts.enablement, facts.disabled_by_call, facts.disabled_by_contexts
+    adapters = tuple((name, adapter.trainability, adapter.asked, adapter.on_overlap) for name, adapter in facts.adapters.items())
+    switches = facts.enablement, facts.disabled_by_call, facts.disabled_by_contexts
+    return modules, adapters, facts.active, facts.merged, tuple(facts.weights.items()), facts.on_overlap, switches
 
 
 def everywhere(facts: Facts, event: Event) -> Iterator[tuple[str, str, Row | None]]:
@@ -146,5 +150,6 @@ def test_the_walk_is_not_trivial(activation_walk: Walked) -> None:
 
 def test_all_charts_together(whole_walk: Walked) -> None:
     """With enablement, trainability and bad names in the walk, every result is still what the rules say."""
-    assert set(whole_walk.refusals) == {"name_is_new", "known", "distinct", "no_overlap", "named_are_active", "not_merged_here"}
+    rules = {"name_is_new", "known", "distinct", "weights_match", "no_overlap", "named_are_active", "not_merged_here"}
+    assert set(whole_walk.refusals) == rules
     assert whole_walk.states > 300

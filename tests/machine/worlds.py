@@ -8,6 +8,7 @@ rule; it shares no code with the planner.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from adapterstate.machine.charts import CHARTS, Charts
 from adapterstate.machine.plan import Plan, plan
-from adapterstate.machine.records import Event, Facts, Footprint, Proposal, SlotFacts
+from adapterstate.machine.records import Event, Facts, Footprint, Policy, Proposal, SlotFacts
 
 SHAPE = (8, 4)
 LORA = SlotFacts(("lora",), tunes=True)
@@ -40,11 +41,17 @@ PLACES: Mapping[str, Mapping[str, SlotFacts]] = {
 OVERLAPS = {("M1", frozenset("ad")), ("M2", frozenset("bc"))}
 
 
-def adding(name: str, slots: Mapping[str, SlotFacts] | None = None, *, wanted: str = "trainable", base: tuple[str, ...] = ()) -> Event:
+def adding(
+    name: str,
+    slots: Mapping[str, SlotFacts] | None = None,
+    *,
+    wanted: str = "trainable",
+    base: tuple[str, ...] = (),
+    on_overlap: Policy | None = None,
+) -> Event:
     """`add_adapter` of an adapter of the world, or of one with these slots."""
-    return Event(
-        "add_adapter", (name,), wanted=wanted, proposal=Proposal(f"config of {name}", PLACES[name] if slots is None else slots, base)
-    )
+    proposal = Proposal(f"config of {name}", PLACES[name] if slots is None else slots, base)
+    return Event("add_adapter", (name,), wanted=wanted, on_overlap=on_overlap, proposal=proposal)
 
 
 def naming(event: str, *names: str, **more: Any) -> Event:
@@ -79,6 +86,9 @@ class Reference:
         self.active: list[str] = []
         self.merged: set[str] = set()
         self.frozen: set[str] = set()
+        self.carried: dict[str, Policy] = {}
+        self.weights: dict[str, float] = {}
+        self.named: Policy | None = None
         self.call = False
         self.contexts = 0
 
@@ -86,6 +96,7 @@ class Reference:
         other = Reference()
         other.adapters, other.active = list(self.adapters), list(self.active)
         other.merged, other.frozen = set(self.merged), set(self.frozen)
+        other.carried, other.weights, other.named = dict(self.carried), dict(self.weights), self.named
         other.call, other.contexts = self.call, self.contexts
         return other
 
@@ -99,7 +110,13 @@ class Reference:
         here = [name for name in names if name in self.adapters]
         if event.name == "set_adapter":
             pairs = [frozenset(pair) for pair in itertools.combinations(here, 2)]
-            no |= {("no_overlap", module) for module, pair in OVERLAPS if pair in pairs}
+            for module, pair in OVERLAPS:
+                policies = {event.on_overlap or self.carried[name] for name in pair if name in self.adapters}
+                if pair in pairs and policies not in ({"sum"}, {"override"}):
+                    no.add(("no_overlap", module))
+            weights = event.weights
+            if weights is not None and (len(weights) != len(names) or not all(map(math.isfinite, weights))):
+                no.add(("weights_match", ""))
         if event.name == "merge_adapter":
             no |= {("named_are_active", "") for name in here if name not in self.active}
         if event.name == "delete_adapter":
@@ -112,9 +129,12 @@ class Reference:
         if event.name == "add_adapter":
             self.active += names if not self.adapters else []  # rule 2: the first now present, and no other
             self.adapters += names
+            self.carried[names[0]] = event.on_overlap or "error"
             self.frozen |= set(names) if event.wanted == "frozen" else set()
         elif event.name == "set_adapter":
             self.active, self.merged = names, set()  # rule 7: the arguments alone, nothing merged
+            self.weights = dict(zip(names, event.weights or [1.0] * len(names), strict=True))
+            self.named = event.on_overlap
         elif event.name == "merge_adapter":
             self.merged |= set(names)
         elif event.name == "unmerge_adapter":
@@ -123,6 +143,7 @@ class Reference:
             self.adapters = [name for name in self.adapters if name not in names]
             self.active = [name for name in self.active if name not in names]
             self.frozen -= set(names)
+            self.weights = {name: weight for name, weight in self.weights.items() if name not in names}
         elif event.name == "set_requires_grad":
             self.frozen = self.frozen | set(names) if event.wanted == "frozen" else self.frozen - set(names)
         elif event.holder == "call":
@@ -150,6 +171,17 @@ class Reference:
             name: "frozen" if name in self.frozen else "trainable" for name in self.adapters
         }
         assert facts.enabled == (not self.call and self.contexts == 0)
+        assert {name: facts.weights.get(name, 1.0) for name in facts.active} == {name: self.weights.get(name, 1.0) for name in self.active}
+        assert facts.on_overlap == (self.named if self.active else None)
+        for path, module in facts.modules.items():
+            here = [name for name in self.active if path in PLACES[name]]
+            assert {name: module.context.weights.get(name, 1.0) for name in here} == {name: self.weights.get(name, 1.0) for name in here}
+            replacing = [name for name in here if PLACES[name][path].replaces]
+            assert {name: module.context.policies.get(name, "error") for name in replacing} == {
+                name: self.named or self.carried[name] for name in replacing
+            }
+            assert set(module.context.weights) <= set(here)
+            assert set(module.context.policies) <= set(replacing)
         stored = {
             path: (module.activation, list(module.context.present), list(module.context.active), list(module.context.merged))
             for path, module in facts.modules.items()
@@ -161,8 +193,22 @@ NAMES = st.sampled_from("abcd")
 SOME_NAMES = st.lists(st.sampled_from("abcdz"), max_size=3).map(tuple)
 WANTED = st.sampled_from(("trainable", "frozen"))
 HOLDER = st.sampled_from(("call", "context"))
+POLICY = st.sampled_from(("error", "sum", "override"))
+MAYBE_POLICY = st.none() | POLICY
+WEIGHT = st.sampled_from((1.0, 0.5, 0.0, -2.0))
+
+
+def _setting(names: list[str], weights: list[float] | None, policy: Policy | None) -> Event:
+    """`set_adapter` with as many weights as names, if any."""
+    return Event("set_adapter", tuple(names), weights=None if weights is None else tuple(weights[: len(names)]), on_overlap=policy)
+
+
+WEIGHTS = st.none() | st.lists(WEIGHT, min_size=3, max_size=3)
+BAD_WEIGHTS = st.lists(st.sampled_from((1.0, float("nan"), float("inf"))), max_size=4).map(tuple)
 EVENT = st.one_of(
-    st.builds(lambda name, wanted: adding(name, wanted=wanted), NAMES, WANTED),
+    st.builds(lambda name, wanted, policy: adding(name, wanted=wanted, on_overlap=policy), NAMES, WANTED, MAYBE_POLICY),
+    st.builds(_setting, st.lists(NAMES, max_size=3, unique=True), WEIGHTS, MAYBE_POLICY),
+    st.builds(lambda names, weights: Event("set_adapter", names, weights=weights), SOME_NAMES, BAD_WEIGHTS),
     st.builds(Event, st.just("set_adapter"), st.lists(NAMES, max_size=3).map(tuple)),
     st.builds(Event, st.sampled_from(("set_adapter", "merge_adapter", "delete_adapter")), SOME_NAMES),
     st.builds(lambda name: naming("merge_adapter", name), NAMES),
@@ -171,7 +217,12 @@ EVENT = st.one_of(
     st.builds(lambda names, wanted: Event("set_requires_grad", names, wanted=wanted), SOME_NAMES, WANTED),
     st.builds(lambda name, holder: Event(name, holder=holder), st.sampled_from(("enable_adapters", "disable_adapters")), HOLDER),
 )
-EVENTS = st.builds(lambda names, then: [*map(adding, names), *then], st.lists(NAMES, unique=True), st.lists(EVENT, max_size=20))
+EVENTS = st.builds(
+    lambda names, policies, then: [*(adding(n, on_overlap=p) for n, p in zip(names, policies, strict=False)), *then],
+    st.lists(NAMES, unique=True),
+    st.lists(MAYBE_POLICY, min_size=4, max_size=4),
+    st.lists(EVENT, max_size=20),
+)
 """Some adapters, and then random events, legal or not."""
 
 
