@@ -282,6 +282,21 @@ def _refusal(demo: Demo, state: AdapterState) -> None:
     after = demo.show("add_adapter('mirrored'), set_adapter(['rotated', 'mirrored']): refused", state, f"AdapterOverlapError: {text}")
     demo.say(f"Active before: {active}; after: {state.active_adapters}; unchanged: {state.active_adapters == active}")
     demo.say(f"The outputs are those from before, bit for bit: {_same(after, before)}")
+    with state.use_adapter(["rotated", "mirrored"], on_overlap="sum"):
+        remark = "The same activation with a policy: the head is original + (rotated - original) + (mirrored - original)."
+        demo.show("with use_adapter(['rotated', 'mirrored'], on_overlap='sum'):", state, remark)
+        copies = [_head(demo.model, name) for name in ("rotated", "mirrored")]
+        original = _head(demo.model)
+        expected = original + sum(copy - original for copy in copies)
+        apart = (demo.model.head.weight - expected).abs().max().item()
+        demo.say(f"model.head.weight differs from that formula, computed apart, at most by {apart:.1e}")
+    demo.say(f"After the context, the activation is the one from before: {state.active_adapters == active}")
+
+
+def _head(model: DigitTransformer, name: str | None = None) -> Tensor:
+    """Return the weight of the head: the base's own, or the copy of an adapter."""
+    parameters = dict(model.head.named_parameters())
+    return parameters["weight" if name is None else f"adapters.{name}.weight"].detach()
 
 
 def _frozen_disabled_merged(demo: Demo, state: AdapterState, base: dict[str, Tensor]) -> None:

@@ -87,6 +87,17 @@ def test_token_rows_share_one_graph() -> None:
     assert graphs(state, torch.arange(12), events) == [1] * 12 + [2]
 
 
+@pytest.mark.parametrize("policy", ["sum", "override"])
+def test_weights_cost_no_graph(policy: str) -> None:
+    """Of what has a weight, each further value compiles nothing: tuners, copies and rows."""
+    model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 16), nn.LayerNorm(16)).eval()
+    config = LoraConfig(r=2, target_modules=["1"], modules_to_save=["2"], trainable_token_indices={"0": [1, 2]})
+    state = with_adapters(model, {"a": config, "b": config})
+    values = ([0.5, 0.25], [2.0, -1.0], [0.1, 0.3], [3.0, 0.7])
+    events = [("set_adapter", ["a", "b"], weights, policy) for weights in values]
+    assert graphs(state, torch.arange(12), events) == [1] * 4
+
+
 def test_each_rank_costs_one_graph() -> None:
     """Eight ranks are eight graphs, as many as the limit allows, and nobody warns."""
     with warnings.catch_warnings():
@@ -114,11 +125,7 @@ class Net(nn.Module):
         return self.layers(x)
 
 
-
-
-@pytest.mark.parametrize(
-    "model", [Net, net], ids=["own", "Sequential"]
-)
+@pytest.mark.parametrize("model", [Net, net], ids=["own", "Sequential"])
 def test_the_switch_that_passes_the_limit_warns(model: Callable[[], nn.Module]) -> None:
     """Before the ninth rank the event itself warns, naming the adapter, the limit and the remedy, which works."""
     configs = {name: LoraConfig(r=i + 2, target_modules=r".*\b[02]") for i, name in enumerate(NAMES)}

@@ -16,6 +16,7 @@ def test_it_ends_with_the_model_unchanged(capsys: pytest.CaptureFixture[str]) ->
     assert "The model is unchanged: True" in printed
     assert "False" not in printed.replace("set_requires_grad(state.adapters, False)", "")
     assert "AdapterOverlapError" in printed
+    assert "on_overlap='sum'" in printed
 
 
 @pytest.mark.parametrize(("module", "package"), [("rich", "rich"), ("sklearn", "scikit-learn")])

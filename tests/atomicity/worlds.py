@@ -128,6 +128,21 @@ def _snapped(world: World) -> None:
     world.state.set_requires_grad("a", False)
 
 
+def _three(world: World) -> None:
+    """Two copies of one block that carry a policy, and rows."""
+    world.state.add_adapter("c", THIRD, on_overlap="sum")
+
+
+def _summed(world: World) -> None:
+    _three(world)
+    world.state.set_adapter(["a", "b", "c"], weights=[1.0, 0.5, 2.0], on_overlap="sum")
+
+
+def _summed_and_merged(world: World) -> None:
+    _summed(world)
+    world.state.merge_adapter(["a", "c"])
+
+
 def _one(world: World) -> None:
     world.state.delete_adapter("b")
 
@@ -137,6 +152,10 @@ CASES: dict[str, Case] = {
     "later add": Case(2, _both, lambda w: w.state.add_adapter("c", THIRD)),
     "set": Case(2, _both, lambda w: w.state.set_adapter(["b", "a"])),
     "set none": Case(2, _merged, lambda w: w.state.set_adapter([])),
+    "set with a policy": Case(2, _three, lambda w: w.state.set_adapter(["c", "b", "a"], weights=[1, 0.5, 1], on_overlap="override")),
+    "weights alone": Case(2, _summed_and_merged, lambda w: w.state.set_adapter(["a", "b", "c"], on_overlap="sum")),
+    "merge with a policy": Case(2, _summed, lambda w: w.state.merge_adapter(["b", "c"])),
+    "merge_and_unload with a policy": Case(2, _summed_and_merged, lambda w: w.state.merge_and_unload()),
     "merge": Case(2, _both, lambda w: w.state.merge_adapter()),
     "partial merge": Case(2, _both, lambda w: w.state.merge_adapter(["a"])),
     "safe merge": Case(2, _both, lambda w: w.state.merge_adapter(safe_merge=True)),

@@ -10,7 +10,7 @@ from adapterstate.machine.charts import CHARTS
 from adapterstate.machine.plan import plan
 from adapterstate.machine.records import Event, Facts, Policy
 
-from .worlds import EVENTS, MAYBE_POLICY, WEIGHTS, Reference, adding, after, life, naming
+from .worlds import EVENTS, MAYBE_POLICY, WEIGHTS, Reference, adding, after, life
 
 
 def trainabilities(facts: Facts) -> dict[str, str]:
@@ -90,9 +90,7 @@ def test_independent_axes(events: list[Event]) -> None:
 
 
 @given(EVENTS, st.permutations("abcd"), st.integers(0, 3), WEIGHTS, MAYBE_POLICY)
-def test_path_independent(
-    events: list[Event], order: list[str], count: int, weights: list[float] | None, policy: Policy | None
-) -> None:
+def test_path_independent(events: list[Event], order: list[str], count: int, weights: list[float] | None, policy: Policy | None) -> None:
     """What is active after a set depends on its arguments alone, nothing is merged after it, and twice is once."""
     facts = Facts()
     for _, found in life(events):
