@@ -12,7 +12,7 @@ from typing import Literal
 import attrs
 
 Policy = Literal["error", "sum", "override"]
-"""How an adapter combines with others that replace the same rows: not at all, by adding the differences, or by the later one winning."""
+"""How an adapter combines with others that replace the same rows. A sum adds the differences, and with an override the later one stands."""
 
 
 @attrs.frozen
