@@ -1,5 +1,6 @@
 """The state of a torch model's adapters, as an explicit, declared state machine."""
 
+from adapterstate.attaching import attach
 from adapterstate.config import LoraConfig
 from adapterstate.errors import (
     AdapterNameError,
@@ -23,6 +24,7 @@ from adapterstate.errors import (
     NotSwappableError,
     ObserverError,
     SelfOverlapError,
+    SingleActiveError,
     SnapshotError,
     TargetError,
     UnknownAdapterError,
@@ -33,7 +35,7 @@ from adapterstate.machine.guards import Choice, Guard, choice, guard
 from adapterstate.machine.records import Policy, Refusal
 from adapterstate.modules.method import AdapterConfig, Auxiliary, Live, Placement, Site, Tuner, base_tensor
 from adapterstate.records import Explanation, Finding, JournalEntry, Snapshot
-from adapterstate.state import AdapterState, attach
+from adapterstate.state import AdapterState
 
 __all__ = [
     "CHARTS",
@@ -74,6 +76,7 @@ __all__ = [
     "Refusal",
     "Row",
     "SelfOverlapError",
+    "SingleActiveError",
     "Site",
     "Snapshot",
     "SnapshotError",

@@ -142,11 +142,8 @@ def _seen(facts: Facts, module: ModuleFacts) -> tuple[View, bool]:
 
 def _adapters(transaction: Transaction, change: Change) -> None:
     """Collect `requires_grad` of the adapters' parameters, for those adapters for which it may differ."""
-    before, after = change.before, change.after
-    names = {name: None for name, adapter in after.adapters.items() if before.adapters.get(name) is not adapter}
-    if change.follows == "activation" and (before.active != after.active or before.enabled is not after.enabled):
-        names |= dict.fromkeys(name for name in before.active + after.active if name in after.adapters)
-    for name in names:
+    after = change.after
+    for name in may_accept_otherwise(change.before, after, change.follows):
         accepts = requires_grad(after, name, change.follows)
         for path in after.adapters[name].modules:
             module = change.modules[path]
@@ -154,6 +151,14 @@ def _adapters(transaction: Transaction, change: Change) -> None:
             binding = known[name] if name in known else change.added[path]
             for parameter in parameters_of(binding):
                 transaction.accept_gradients(parameter, accepts)
+
+
+def may_accept_otherwise(before: Facts, after: Facts, follows: GradFollows) -> dict[str, None]:
+    """The adapters whose parameters may accept gradients otherwise than before."""
+    names = {name: None for name, adapter in after.adapters.items() if before.adapters.get(name) is not adapter}
+    if follows == "activation" and (before.active != after.active or before.enabled is not after.enabled):
+        names |= dict.fromkeys(name for name in before.active + after.active if name in after.adapters)
+    return names
 
 
 def parameters_of(binding: Binding) -> Iterator[torch.Tensor]:

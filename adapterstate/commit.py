@@ -9,7 +9,7 @@ can be undone, after it the event is complete.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -74,6 +74,60 @@ class _Class(_Write):
         object.__setattr__(self.holder, "__class__", value)
 
 
+class _Whole(_Write):
+    """Everything about a model but values of base parameters, where another library writes it: it is done already, and can be undone.
+
+    What is kept: each module's class, its ``__dict__`` and the containers in it; of each parameter its `requires_grad` and the tensor
+    behind it; the attributes of `beside`; and, where `values` are given, what those parameters hold.
+    """
+
+    __slots__ = ("beside", "kept", "parameters", "values")
+
+    def __init__(self, model: nn.Module, beside: Iterable[Any], values: Iterable[torch.Tensor]) -> None:
+        super().__init__(model, None, None, None)
+        self.kept = [(m, type(m), {key: (value, _shallow(value)) for key, value in m.__dict__.items()}) for m in model.modules()]
+        self.beside = [(thing, {key: (value, _shallow(value)) for key, value in vars(thing).items()}) for thing in beside]
+        self.parameters = [(parameter, parameter.requires_grad, parameter.data) for parameter in model.parameters()]
+        self.values = [(tensor, tensor.detach().clone()) for tensor in values]
+
+    def do(self) -> None:
+        """Nothing: it has been done."""
+
+    def undo(self) -> None:
+        for module, kind, attributes in self.kept:
+            if type(module) is not kind:
+                object.__setattr__(module, "__class__", kind)
+            _put_back(module.__dict__, attributes)
+        for thing, attributes in self.beside:
+            _put_back(vars(thing), attributes)
+        for parameter, accepts, data in self.parameters:
+            if parameter.dtype != data.dtype or parameter.data_ptr() != data.data_ptr():
+                parameter.data = data
+            if parameter.requires_grad is not accepts:
+                parameter.requires_grad = accepts
+        with torch.no_grad():
+            for tensor, value in self.values:
+                tensor.copy_(value)
+
+
+def _shallow(value: Any) -> Any:
+    """A copy of a container that can be filled again from it; None for anything else."""
+    return value.copy() if isinstance(value, dict | list | set) else None
+
+
+def _put_back(mapping: dict[str, Any], attributes: Mapping[str, tuple[Any, Any]]) -> None:
+    """Make a ``__dict__`` what it was: the same objects, containers with what they held."""
+    for value, kept in attributes.values():
+        if isinstance(value, list):
+            value[:] = kept
+        elif isinstance(value, dict | set):
+            value.clear()
+            value.update(kept)
+    if list(mapping) != list(attributes) or any(mapping[key] is not value for key, (value, _) in attributes.items()):
+        mapping.clear()
+        mapping.update({key: value for key, (value, _) in attributes.items()})
+
+
 class Transaction:
     """One event on its way: collects writes, then does all of them or none.
 
@@ -130,6 +184,16 @@ class Transaction:
         """Set `requires_grad` where it differs."""
         if parameter.requires_grad is not accepts:
             self._writes.append(_Attribute(parameter, "requires_grad", not accepts, accepts))
+
+    def foreign(self, model: nn.Module, *, beside: Iterable[Any] = (), values: Iterable[torch.Tensor] = ()) -> None:
+        """Announce that another library is about to write to `model`: what it writes is undone with the rest.
+
+        Args:
+            model: all of it.
+            beside: objects whose attributes may be written too, such as configs.
+            values: tensors whose values may be written.
+        """
+        self._writes.append(_Whole(model, beside, values))
 
     def value(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
         """Give a parameter or buffer other values; its identity stays."""

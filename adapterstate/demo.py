@@ -17,9 +17,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapterstate.attaching import attach
 from adapterstate.config import LoraConfig
 from adapterstate.errors import AdapterOverlapError
-from adapterstate.state import AdapterState, attach
+from adapterstate.state import AdapterState
 
 SEED = 0
 TOKENS = 17

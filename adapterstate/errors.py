@@ -66,16 +66,19 @@ class EventRefusedError(AdapterStateError, ValueError):
     Attributes:
         event: the event that was refused.
         refusals: every refusal, in the order of the tables.
+        opening: a first line that users of another library match on; empty for none.
     """
 
     hint = ""
 
-    def __init__(self, event: Event, refusals: Sequence[Refusal], modules: int = 0) -> None:
+    def __init__(self, event: Event, refusals: Sequence[Refusal], modules: int = 0, opening: str = "") -> None:
         self.event = event
         self.refusals = tuple(refusals)
+        self.opening = opening
         places = len({refusal.where for refusal in self.refusals if refusal.where})
         where = f" on {places} of {modules} modules" if places and modules else ""
-        lines = [f"{event} refused{where}; nothing has changed."]
+        lines = [opening] if opening else []
+        lines.append(f"{event} refused{where}; nothing has changed.")
         lines += [f"  {refusal}" for refusal in self.refusals[:20]]
         if len(self.refusals) > 20:
             lines.append(f"  ... and {len(self.refusals) - 20} more in .refusals")
@@ -84,8 +87,8 @@ class EventRefusedError(AdapterStateError, ValueError):
         super().__init__("\n".join(lines))
         self._modules = modules
 
-    def __reduce__(self) -> tuple[type[EventRefusedError], tuple[Event, tuple[Refusal, ...], int]]:
-        return type(self), (self.event, self.refusals, self._modules)
+    def __reduce__(self) -> tuple[type[EventRefusedError], tuple[Event, tuple[Refusal, ...], int, str]]:
+        return type(self), (self.event, self.refusals, self._modules, self.opening)
 
 
 class AdapterNameError(EventRefusedError):
@@ -140,6 +143,10 @@ class ForwardNotCalledError(EventRefusedError):
 
 class NotActiveError(EventRefusedError):
     """An adapter must be active for this event, and is not."""
+
+
+class SingleActiveError(EventRefusedError):
+    """Several adapters were named where only one can be active at a time."""
 
 
 class NotMergeableError(EventRefusedError):

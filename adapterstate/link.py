@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from torch import nn
 
-from adapterstate.machine.charts import CHARTS, Charts
+from adapterstate.machine.charts import Charts
 from adapterstate.machine.records import Facts
 from adapterstate.modules.wrapping import is_wrapped
 from adapterstate.projection import GradFollows
@@ -30,26 +32,52 @@ class Options:
     charts: Charts
     grad_follows: GradFollows
     autocast_adapter_dtype: bool
+    fallback_on_delete: bool = False
+    merge_activates: bool = False
 
 
 @attrs.frozen
 class Record:
-    """What a copy of an attached model carries: enough to drive it, without the state object."""
+    """What a copy of an attached model carries: enough to drive it, without the state object.
+
+    Attributes:
+        facts: the stored state.
+        options: as of the original, without charts where they are those of this package, so that a pickle need not hold the tables.
+    """
 
     facts: Facts
-    grad_follows: GradFollows
-    autocast_adapter_dtype: bool
-    charts: Charts | None  # None for the default, so that a pickle need not hold the tables
+    options: Mapping[str, Any]
 
 
 class Link:
-    """From a model to its state. A copy or pickle holds a frozen record in place of the state."""
+    """From a model to its state. A copy or pickle holds a frozen record in place of the state.
 
-    __slots__ = ("record", "state")
+    Attributes:
+        state: what drives the model; None in a copy that nothing drives yet.
+        record: in a copy, what the original was.
+        model: the model, where its parts hold the link too; None in a part that was copied without it.
+        builder: the thread in which another library builds on behalf of the state; None in between.
+    """
 
-    def __init__(self, state: AdapterState | None, record: Record | None = None) -> None:
+    __slots__ = ("builder", "model", "record", "state")
+
+    def __init__(self, state: AdapterState | None, record: Record | None = None, model: nn.Module | None = None) -> None:
         self.state = state
         self.record = record
+        self.model = model
+        self.builder: int | None = None
+
+    def driver(self) -> AdapterState | None:
+        """The state; a copy that nothing drives yet gets one of its own."""
+        if self.state is None and self.model is not None and self.record is not None:
+            from adapterstate.attaching import attach
+
+            attach(self.model)
+        return self.state
+
+    def is_building(self) -> bool:
+        """Whether another library is at work on behalf of the state, in this thread."""
+        return self.builder == threading.get_ident()
 
     def frozen(self) -> Link:
         """What a copy gets."""
@@ -59,14 +87,21 @@ class Link:
         # a context that is open on the original will never be left on the copy: there, it is as if disable_adapters() had been called
         call = facts.disabled_by_call or facts.disabled_by_contexts > 0
         facts = attrs.evolve(facts, disabled_by_call=call, disabled_by_contexts=0)
-        charts = None if options.charts is CHARTS else options.charts
-        return Link(None, Record(facts, options.grad_follows, options.autocast_adapter_dtype, charts))
+        kept = {field.name: getattr(options, field.name) for field in attrs.fields(Options)}
+        if options.charts is type(self.state).CHARTS:
+            del kept["charts"]
+        return Link(None, Record(facts, kept))
 
-    def __deepcopy__(self, _: dict[int, Any]) -> Link:
-        return self.frozen()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Link:
+        copied = self.frozen()
+        copied.model = memo.get(id(self.model))
+        return copied
 
-    def __reduce__(self) -> tuple[type[Link], tuple[None, Record | None]]:
-        return Link, (None, self.frozen().record)
+    def __reduce__(self) -> tuple[type[Link], tuple[None, Record | None], nn.Module | None]:
+        return Link, (None, self.frozen().record), self.model
+
+    def __setstate__(self, model: nn.Module | None) -> None:
+        self.model = model
 
 
 def link_of(model: nn.Module) -> Link | None:

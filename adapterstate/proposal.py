@@ -83,7 +83,7 @@ def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: di
             continue
         for name, rows in site.method.replaces().items():
             shape = tuple(base_tensor(site.module, name).shape)
-            footprint = Footprint(None if rows is None else frozenset(rows), shape, _why_fixed(site.module, name))
+            footprint = Footprint(None if rows is None else frozenset(rows), shape, why_fixed(site.module, name))
             old = replaces.get(name)
             common = footprint.shared_rows(old) if old else ""
             if common:
@@ -99,7 +99,7 @@ def _union(one: Footprint, two: Footprint) -> Footprint:
     return attrs.evolve(one, rows=None if one.rows is None or two.rows is None else one.rows | two.rows)
 
 
-def _why_fixed(module: nn.Module, name: str) -> str:
+def why_fixed(module: nn.Module, name: str) -> str:
     """Say why copies of a base tensor can neither be summed nor weighted; empty when they can.
 
     What is in the ``state_dict`` and no parameter is taken for something that training updates, as running statistics are. A buffer that is

@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, get_args
 
 import attrs
 from torch import nn
@@ -33,7 +33,7 @@ from adapterstate.modules.method import AdapterConfig
 from adapterstate.modules.slots import Slots
 from adapterstate.modules.wiring import Binding, Cache, bind, make_cache, stamp_of
 from adapterstate.modules.wrapping import BINDINGS, WIRING, why_covered
-from adapterstate.projection import GradFollows, shares_of
+from adapterstate.projection import shares_of
 from adapterstate.proposal import Prospect, prospect
 from adapterstate.records import Explanation, Finding, JournalEntry, Snapshot
 from adapterstate.unloading import merged_values, write_values
@@ -42,6 +42,7 @@ Names = str | Sequence[str]
 Observer = Callable[[JournalEntry], None]
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S", bound="AdapterState")
 
 JOURNAL_LENGTH = 1000
 """How many accepted events `AdapterState.journal` keeps."""
@@ -64,11 +65,11 @@ class Prepared:
     unloads: Callable[[Iterable[str]], Iterable[str]] | None = None
 
 
-def _event(method: Callable[Concatenate[AdapterState, P], R]) -> Callable[Concatenate[AdapterState, P], R]:
+def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """Run `method` as the only event of its state: others wait, and one started from inside it is refused."""
 
     @functools.wraps(method)
-    def alone(self: AdapterState, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def alone(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self._lock:
             self._refuse_inside_another(method.__name__.strip("_"))
             self._running = sys._getframe()
@@ -88,6 +89,9 @@ class AdapterState:
     Attributes:
         model: the model that is driven. It is called as ever; nothing wraps it.
     """
+
+    CHARTS: ClassVar[Charts] = CHARTS
+    """What a model runs by unless told otherwise."""
 
     def __init__(self, model: nn.Module, options: Options) -> None:
         self.model = model
@@ -205,7 +209,7 @@ class AdapterState:
 
     # ----------------------------------------------------------------------------------------------------------------- events
 
-    @_event
+    @exclusive
     def add_adapter(self, name: str, config: AdapterConfig, on_overlap: Policy = "error") -> None:
         """Add an adapter. The first one activates itself; later ones stay inactive. Base parameters are frozen while any is there.
 
@@ -224,7 +228,7 @@ class AdapterState:
         """
         self._run("add_adapter", self._prepare_add_adapter(name, config, on_overlap))
 
-    @_event
+    @exclusive
     def set_adapter(self, names: Names, weights: Sequence[float] | None = None, on_overlap: Policy | None = None) -> None:
         """Activate exactly these adapters, in this order, on every module where they have weights. Afterwards nothing is merged.
 
@@ -246,9 +250,12 @@ class AdapterState:
         """
         self._run("set_adapter", self._prepare_set_adapter(names, weights, on_overlap))
 
-    @_event
+    @exclusive
     def delete_adapter(self, name: str) -> None:
-        """Delete an adapter and its weights. Activates nothing else. After the last one, the model is as it was before the first.
+        """Delete an adapter and its weights. After the last one, the model is as it was before the first.
+
+        Activates nothing else, unless the model is attached with ``fallback_on_delete=True``: then, where no active adapter would be left,
+        the first of the remaining ones is activated.
 
         Raises:
             ArgumentError: the name is no string. Nothing has changed.
@@ -258,7 +265,7 @@ class AdapterState:
         """
         self._run("delete_adapter", self._prepare_delete_adapter(name))
 
-    @_event
+    @exclusive
     def merge_adapter(self, names: Names | None = None, *, safe_merge: bool = False) -> None:
         """Keep the part of these active adapters precomputed. The base weights are not touched; it costs a copy of each merged weight.
 
@@ -269,27 +276,27 @@ class AdapterState:
         Raises:
             ArgumentError: a name is no string. Nothing has changed.
             UnknownAdapterError: there is no such adapter. Nothing has changed.
-            NotActiveError: one of them is not active. Nothing has changed.
+            NotActiveError: one of them is not active, and the model is not attached with ``merge_activates=True``. Nothing has changed.
             NotMergeableError: a weight is sharded, computed or quantised, or `safe_merge` refuses. Nothing has changed.
         """
         self._run("merge_adapter", self._prepare_merge_adapter(names, safe_merge=safe_merge))
 
-    @_event
+    @exclusive
     def unmerge_adapter(self) -> None:
         """Drop the precomputed parts. The base weights were never touched, so this is exact."""
         self._run("unmerge_adapter", self._prepare_unmerge_adapter())
 
-    @_event
+    @exclusive
     def enable_adapters(self) -> None:
         """Release `disable_adapters()`. Adapters stay disabled while a `disable_adapter()` context holds."""
         self._run("enable_adapters", self._prepare_enable_adapters())
 
-    @_event
+    @exclusive
     def disable_adapters(self) -> None:
         """Apply no adapter until `enable_adapters()`: the model computes as the base does, bit for bit."""
         self._run("disable_adapters", self._prepare_disable_adapters())
 
-    @_event
+    @exclusive
     def set_requires_grad(self, names: Names, requires_grad: bool = True) -> None:
         """Make adapters trainable or frozen. They stay so whatever is activated, disabled or deleted.
 
@@ -299,7 +306,7 @@ class AdapterState:
         """
         self._run("set_requires_grad", self._prepare_set_requires_grad(names, requires_grad))
 
-    @_event
+    @exclusive
     def restore(self, snapshot: Snapshot) -> None:
         """Bring back what a snapshot holds, as one event. Adapters that were added later stay, inactive.
 
@@ -310,7 +317,7 @@ class AdapterState:
         """
         self._run("restore", self._prepare_restore(snapshot))
 
-    @_event
+    @exclusive
     def unload(self) -> nn.Module:
         """Delete all adapters, as one event; return the model, which is as it was before the first.
 
@@ -320,7 +327,7 @@ class AdapterState:
         self._run("unload", self._prepare_unload())
         return self.model
 
-    @_event
+    @exclusive
     def merge_and_unload(self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None) -> nn.Module:
         """Write the merged values into the base weights and delete all adapters, as one event; return the model.
 
@@ -339,7 +346,7 @@ class AdapterState:
         self._run("merge_and_unload", self._prepare_merge_and_unload(progressbar, safe_merge, adapter_names))
         return self.model
 
-    @_event
+    @exclusive
     def repair(self) -> tuple[Finding, ...]:
         """Make torch look as the state says again; merged parts are computed anew. Return what `check` had found."""
         found = tuple(findings(self.model, self._facts, self._modules, self._options.grad_follows))
@@ -391,20 +398,20 @@ class AdapterState:
         """Return a context during which no event happens: those of other threads wait, those of the same thread are refused."""
         return Hold(self)
 
-    @_event
+    @exclusive
     def _enter_disable(self) -> None:
         self._run("disable_adapter", Prepared((Event("disable_adapters", holder="context"),)))
 
-    @_event
+    @exclusive
     def _leave_disable(self) -> None:
         self._run("disable_adapter", Prepared((Event("enable_adapters", holder="context"),)))
 
-    @_event
+    @exclusive
     def _enter_use(self, context: StateContext, names: Names, weights: Sequence[float] | None, on_overlap: Policy | None) -> None:
         context.kept = self._facts
         self._run("use_adapter", self._prepare_set_adapter(names, weights, on_overlap))
 
-    @_event
+    @exclusive
     def _leave_use(self, context: StateContext) -> None:
         before: Facts = context.kept
         active = tuple(name for name in before.active if name in self._facts.adapters)
@@ -442,7 +449,7 @@ class AdapterState:
                 f"add_adapter was given a {type(config).__name__} as a config; a LoraConfig, or another value with inference_mode, "
                 "problems() and place(), is expected; nothing has changed"
             )
-        _refuse_strange_policy("add_adapter", on_overlap)
+        refuse_strange_policy("add_adapter", on_overlap)
         self._refuse_foreign()
         trainable = () if self._facts.adapters else tuple(n for n, p in self.model.named_parameters() if p.requires_grad)
         found = prospect(self.model, config, self._modules, trainable)
@@ -453,16 +460,26 @@ class AdapterState:
     def _prepare_set_adapter(self, names: Names, weights: Sequence[float] | None = None, on_overlap: Policy | None = None) -> Prepared:
         named = _names("set_adapter", names)
         if on_overlap is not None:
-            _refuse_strange_policy("set_adapter", on_overlap)
+            refuse_strange_policy("set_adapter", on_overlap)
         return Prepared((Event("set_adapter", named, weights=_weights("set_adapter", weights), on_overlap=on_overlap),))
 
     def _prepare_delete_adapter(self, name: str) -> Prepared:
         if not isinstance(name, str):
             raise errors.ArgumentError(f"delete_adapter was given {name!r}; the name of one adapter is expected; nothing has changed")
-        return Prepared((self._delete_event((name,)),))
+        return Prepared((self._delete_event((name,)), *self._fallback((name,))))
+
+    def _fallback(self, gone: tuple[str, ...]) -> tuple[Event, ...]:
+        """What activates another adapter when the last active ones go, if the options ask for that."""
+        facts = self._facts
+        left = [name for name in facts.adapters if name not in gone]
+        falls = self._options.fallback_on_delete and facts.active and left and all(name in gone for name in facts.active)
+        return (Event("set_adapter", (left[0],)),) if falls else ()
 
     def _prepare_merge_adapter(self, names: Names | None = None, *, safe_merge: bool = False) -> Prepared:
         named = self._facts.active if names is None else _names("merge_adapter", names)
+        coming = tuple(name for name in named if name in self._facts.adapters and name not in self._facts.active)
+        if coming and self._options.merge_activates:
+            return Prepared(self._activation(self._facts.active + coming, self._facts.weights, self._facts.on_overlap, named))
         event, caches = self._merge_event(named, self._facts, safe=safe_merge)
         return Prepared((event,), caches=caches)
 
@@ -548,19 +565,32 @@ class AdapterState:
 
     def _run(self, name: str, prepared: Prepared) -> None:
         """Plan, let the engine move, commit, tell the observers."""
-        found = plan(self.charts, self._facts, prepared.events)
-        if not found.accepted:
-            step = found.steps[-1]
-            offered = sum(move.chart == self.charts.activation.name for move in step.moves)
-            raise found.error(step.event, found.refusals, offered)
-        self._engine.run(found)
-        number = self._next_number()
-        entry = JournalEntry(number, name, tuple(step.event for step in found.steps), found.changed, found.after == found.before)
+        found = self._judged(prepared.events)
+        entry = self._entry(name, found)
         with Transaction(self._journal, draws=prepared.prospect is not None) as transaction:
             if not entry.is_noop:
                 self._collect(transaction, found, prepared)
             transaction.commit(entry)
         self._tell(entry)
+
+    def _judged(self, events: Sequence[Event]) -> Plan:
+        """The plan of events that are accepted, taken by the engine too; raise what refuses them."""
+        found = plan(self.charts, self._facts, events)
+        if not found.accepted:
+            step = found.steps[-1]
+            offered = sum(move.chart == self.charts.activation.name for move in step.moves)
+            raise found.error(step.event, found.refusals, offered, self._opening(step.event, found.refusals))
+        self._engine.run(found)
+        return found
+
+    def _opening(self, event: Event, refusals: Sequence[Refusal]) -> str:
+        """The first line of an error, where users of another library match on one."""
+        return ""
+
+    def _entry(self, name: str, found: Plan) -> JournalEntry:
+        """What the journal will say of a plan."""
+        events = tuple(step.event for step in found.steps)
+        return JournalEntry(self._next_number(), name, events, found.changed, found.after == found.before)
 
     def _collect(self, transaction: Transaction, found: Plan, prepared: Prepared) -> None:
         """Collect everything that the plan writes. What can fail, or warn, does so here."""
@@ -623,16 +653,28 @@ class AdapterState:
         if reason:
             raise errors.AttachError(f"add_adapter on {type(self.model).__name__} is refused: {reason}; nothing has changed")
 
-    # ----------------------------------------------------------------------------------------------------------------- copies
+    # ---------------------------------------------------------------------------------------------------- attaching, and copies
+
+    @classmethod
+    def _attached(cls, model: nn.Module, link: Link | None, given: Mapping[str, Any], *, repair: bool) -> AdapterState:
+        """Make the state of a model that has none yet; a copy of an attached model brings what its original was."""
+        record = link.record if link is not None else None
+        if record is None and (reason := why_foreign(model)):
+            raise errors.AttachError(f"attach to {type(model).__name__} is refused: {reason}; nothing has changed")
+        kept = record.options if record is not None else {}
+        state = cls(model, Options(**{"charts": CHARTS, "grad_follows": "trainability", "autocast_adapter_dtype": True, **kept, **given}))
+        if record is not None and link is not None:
+            state._adopt(record.facts)
+            link.state = state
+            if state.options.grad_follows != record.options["grad_follows"]:
+                state.repair()
+        return state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AdapterState:
-        model = copy.deepcopy(self.model, memo)
-        if link_of(model) is None:
-            return AdapterState(model, self._options)
-        return attach(model)
+        return _revived(type(self), copy.deepcopy(self.model, memo), self._options)
 
-    def __reduce__(self) -> tuple[Callable[..., AdapterState], tuple[nn.Module]]:
-        return attach, (self.model,)
+    def __reduce__(self) -> tuple[Callable[..., AdapterState], tuple[type[AdapterState], nn.Module, Options]]:
+        return _revived, (type(self), self.model, self._options)
 
     def _adopt(self, facts: Facts) -> None:
         """Become the state of a copy of an attached model."""
@@ -669,6 +711,14 @@ class Hold:
         self._state._lock.release()
 
 
+def _revived(kind: type[AdapterState], model: nn.Module, options: Options) -> AdapterState:
+    """The state of a copied or unpickled model: the one that it is attached to already, or one of its own."""
+    link = link_of(model)
+    if link is None:
+        return kind(model, options)
+    return kind._attached(model, link, {}, repair=False) if link.state is None else link.state
+
+
 def _names(event: str, names: object) -> tuple[str, ...]:
     """The names as a tuple of the library's own, whatever sequence was given."""
     if isinstance(names, str):
@@ -698,7 +748,7 @@ def _float(number: Any) -> float:
         return math.inf
 
 
-def _refuse_strange_policy(event: str, policy: object) -> None:
+def refuse_strange_policy(event: str, policy: object) -> None:
     """Refuse a policy that there is not."""
     known = get_args(Policy)
     if not isinstance(policy, str) or policy not in known:
@@ -718,70 +768,3 @@ def _shown(paths: Iterable[str]) -> Iterable[str]:
         warnings.warn("progressbar=True needs the package rich, which is not installed; merging goes on without one", stacklevel=2)
         return paths
     return track(list(paths), description="merging")
-
-
-_GIVEN: Any = object()
-
-
-def attach(
-    model: nn.Module,
-    *,
-    charts: Charts | None = None,
-    grad_follows: GradFollows = _GIVEN,
-    autocast_adapter_dtype: bool = _GIVEN,
-) -> AdapterState:
-    """Return the state that drives the adapters of `model`. Nothing is written to the model until the first adapter is added.
-
-    A model that is attached already has one state, which is returned; a copy of an attached model gets one of its own, equal to the
-    original's.
-
-    Args:
-        model: any `nn.Module`.
-        charts: what may happen; None for the charts of this package.
-        grad_follows: what `requires_grad` of adapter parameters follows: ``"trainability"`` (the default) or ``"activation"``.
-        autocast_adapter_dtype: whether half-precision base weights get float32 adapter parameters; True by default.
-
-    Raises:
-        ArgumentError: an argument has the wrong type or value. Nothing has changed.
-        AttachError: the model is attached with other options, or is a part or a whole of an attached model. Nothing has changed.
-    """
-    if not isinstance(model, nn.Module):
-        raise errors.ArgumentError(f"attach was given a {type(model).__name__}; an nn.Module is expected; nothing has changed")
-    if charts is not None and not isinstance(charts, Charts):
-        raise errors.ArgumentError(f"attach was given a {type(charts).__name__} as charts; Charts are expected; nothing has changed")
-    if grad_follows is not _GIVEN and grad_follows not in ("trainability", "activation"):
-        raise errors.ArgumentError(f"grad_follows is {grad_follows!r}; 'trainability' or 'activation' is expected; nothing has changed")
-    link = link_of(model)
-    if link is not None and link.state is not None:
-        _refuse_other_options(link.state, charts, grad_follows, autocast_adapter_dtype)
-        return link.state
-    record = link.record if link is not None else None
-    if record is None and (reason := why_foreign(model)):
-        raise errors.AttachError(f"attach to {type(model).__name__} is refused: {reason}; nothing has changed")
-    known = Options(CHARTS, "trainability", True)
-    if record is not None:
-        known = Options(record.charts or CHARTS, record.grad_follows, record.autocast_adapter_dtype)
-    options = Options(
-        known.charts if charts is None else charts,
-        known.grad_follows if grad_follows is _GIVEN else grad_follows,
-        known.autocast_adapter_dtype if autocast_adapter_dtype is _GIVEN else bool(autocast_adapter_dtype),
-    )
-    state = AdapterState(model, options)
-    if record is not None and link is not None:
-        state._adopt(record.facts)
-        link.state = state
-        if options.grad_follows != record.grad_follows:
-            state.repair()
-    return state
-
-
-def _refuse_other_options(state: AdapterState, charts: Charts | None, grad_follows: object, autocast: object) -> None:
-    """Refuse options that differ from those that the model is attached with."""
-    given = {"charts": charts, "grad_follows": grad_follows, "autocast_adapter_dtype": autocast}
-    have = {field.name: getattr(state.options, field.name) for field in attrs.fields(Options)}
-    other = [name for name, value in given.items() if value is not None and value is not _GIVEN and value != have[name]]
-    if other:
-        said = ", ".join(f"{name}={have[name]!r}" if name != "charts" else "other charts" for name in other)
-        raise errors.AttachError(
-            f"the model is attached already, with {said}; nothing has changed. Leave the options out to get its state."
-        )

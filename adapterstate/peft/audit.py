@@ -1,0 +1,164 @@
+"""Reading PEFT's flags: what state a model is in, and which rules its flags break. Changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import attrs
+from torch import nn
+
+from adapterstate.errors import ArgumentError
+from adapterstate.machine.plan import state_of
+from adapterstate.machine.records import AdapterFacts, Context, Facts, ModuleFacts, SlotFacts
+from adapterstate.peft.hosts import CopyHost, Host, TokenHost, carries_peft, configs_of, hosts_of, kind_of, tuner_of
+from adapterstate.records import Finding
+
+
+@attrs.frozen(eq=False)
+class Reading:
+    """What PEFT's flags say.
+
+    Attributes:
+        facts: the nearest legal state.
+        findings: where the flags differ from it, each with the rule that they break.
+        hosts: PEFT's layers and wrappers, by path.
+    """
+
+    facts: Facts
+    findings: tuple[Finding, ...]
+    hosts: Mapping[str, Host]
+
+
+def audit(model: nn.Module) -> tuple[Finding, ...]:
+    """Read any PEFT model's flags, attached or not; say which rules they break and where. Changes nothing.
+
+    Returns:
+        One finding for each place, empty when the flags are those of a legal state. `what` begins with the name of the rule.
+
+    Raises:
+        ArgumentError: it is no module that PEFT has touched.
+    """
+    if not isinstance(model, nn.Module) or not carries_peft(model):
+        raise ArgumentError(f"audit was given a {type(model).__name__}; a model with PEFT's layers is expected; nothing has changed")
+    return read(model).findings
+
+
+def read(model: nn.Module) -> Reading:
+    """Read the state that the flags of `model` come nearest to."""
+    hosts, configs = hosts_of(model), configs_of(model)
+    names = list(configs)
+    slots = slots_of(hosts, configs)
+    findings: list[Finding] = [*_leftovers(hosts, names)]
+    active = _active(model, hosts, names, findings)
+    active = _without_overlaps(active, slots, findings)
+    enabled = _enabled(hosts, findings)
+    modules: dict[str, ModuleFacts] = {}
+    for path, host in hosts.items():
+        present = slots[path]
+        here = tuple(name for name in active if name in present)
+        if present:
+            context = Context(present, here)
+            modules[path] = ModuleFacts(state_of(context), context)
+        findings += _same_everywhere(path, host, here)
+        if host.merged():
+            what = "merge_is_exact: merged by PEFT, in place; call unmerge_adapter() first"
+            findings.append(Finding(path, what, "nothing merged", str(list(host.merged()))))
+    adapters = {}
+    for name in names:
+        paths = tuple(path for path, here in slots.items() if name in here)
+        trainability, asked = _trainability(name, configs[name], [hosts[path] for path in paths], name in active and enabled, findings)
+        adapters[name] = AdapterFacts(trainability, paths, configs[name], asked)
+    enablement = "enabled" if enabled else "disabled"
+    facts = Facts(adapters, active, enablement=enablement, disabled_by_call=not enabled, modules=modules)
+    return Reading(facts, tuple(findings), hosts)
+
+
+def slots_of(hosts: Mapping[str, Host], configs: Mapping[str, object]) -> dict[str, dict[str, SlotFacts]]:
+    """What every adapter is on every host, in the order of the configs."""
+    shared: dict[tuple[str, str], SlotFacts] = {}
+    found: dict[str, dict[str, SlotFacts]] = {}
+    for path, host in hosts.items():
+        here = set(host.present)
+        found[path] = {}
+        for name, config in configs.items():
+            if name in here:
+                slot = host.slot(name, kind_of(config))
+                # modules on which adapters only tune share their records, so that they can share their context
+                found[path][name] = slot if slot.replaces else shared.setdefault((name, slot.kinds[0]), slot)
+    return found
+
+
+def _leftovers(hosts: Mapping[str, Host], names: Sequence[str]) -> Iterator[Finding]:
+    """Weights of adapters that the model does not know any more."""
+    for path, host in hosts.items():
+        for name in host.present:
+            if name not in names:
+                yield Finding(path, "leave_no_trace: weights of a deleted adapter", "none", repr(name), mendable=False)
+
+
+def _active(model: nn.Module, hosts: Mapping[str, Host], names: Sequence[str], findings: list[Finding]) -> tuple[str, ...]:
+    """The active adapters, as the model itself says."""
+    tuner = tuner_of(model)
+    says = getattr(tuner if tuner is not None else model, "active_adapters", None)
+    if callable(says):  # a transformers model without a PeftModel around it
+        said = next((host.active() for host in hosts.values() if host.active()), ())
+    else:
+        said = tuple([says] if isinstance(says, str) else says or ())
+    unknown = [name for name in said if name not in names]
+    if unknown:
+        findings.append(Finding("", "bad_input_is_an_error: names that no adapter has are active", str(list(names)), str(unknown)))
+    return tuple(dict.fromkeys(name for name in said if name in names))
+
+
+def _without_overlaps(active: tuple[str, ...], slots: Mapping[str, Mapping[str, SlotFacts]], findings: list[Finding]) -> tuple[str, ...]:
+    """The active adapters without those that overlap with an earlier one."""
+    gone: set[str] = set()
+    for path, here in slots.items():
+        for one, two in itertools.combinations([name for name in active if name in here], 2):
+            shared = [
+                rows
+                for weight, footprint in here[one].replaces.items()
+                if (other := here[two].replaces.get(weight)) and (rows := footprint.shared_rows(other))
+            ]
+            if shared:
+                gone.add(two)
+                findings.append(
+                    Finding(path, f"no_overlap: {one!r} and {two!r} replace the same {shared[0]}", "one of them", "both active")
+                )
+    return tuple(name for name in active if name not in gone)
+
+
+def _enabled(hosts: Mapping[str, Host], findings: list[Finding]) -> bool:
+    """Whether adapters are applied; said to be where layers disagree."""
+    disabled = [path for path, host in hosts.items() if getattr(host.module, "_disable_adapters", False)]
+    layers = [path for path, host in hosts.items() if hasattr(host.module, "_disable_adapters")]
+    if disabled and len(disabled) < len(layers):
+        findings += [
+            Finding(path, "same_everywhere: adapters are disabled here, and enabled elsewhere", "enabled", "disabled") for path in disabled
+        ]
+        return True
+    return not disabled
+
+
+def _same_everywhere(path: str, host: Host, here: tuple[str, ...]) -> Iterator[Finding]:
+    """Compare what is active on one host with the model's."""
+    found = host.active()
+    said = found if isinstance(host, CopyHost | TokenHost) else tuple(name for name in found if name in host.present)
+    if said != here:
+        yield Finding(path, "same_everywhere: the active adapters", str(list(here)), str(list(said)))
+
+
+def _trainability(name: str, config: object, hosts: Sequence[Host], in_force: bool, findings: list[Finding]) -> tuple[str, bool]:
+    """Whether an adapter is trainable, and whether it accepts gradients although it is inactive."""
+    flags = [(host.path, parameter.requires_grad) for host in hosts for parameter in host.parameters(name)]
+    accepting = [flag for _, flag in flags]
+    if any(accepting) and not all(accepting):
+        odd = next(path for path, flag in flags if flag is not in_force)
+        what = f"same_everywhere: some of the parameters of {name!r} require grad, some do not"
+        findings.append(Finding(odd, what, str(in_force), f"{sum(accepting)} of {len(accepting)}"))
+        return "trainable", False
+    if in_force:
+        return ("trainable" if not accepting or all(accepting) else "frozen"), False
+    asked = bool(accepting) and all(accepting)
+    return ("frozen" if getattr(config, "inference_mode", False) and not asked else "trainable"), asked

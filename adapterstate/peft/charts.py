@@ -1,0 +1,34 @@
+"""What a PEFT model runs by: the charts of this package, with what PEFT's methods cannot do declared as guards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adapterstate import errors
+from adapterstate.machine.charts import CHARTS
+from adapterstate.machine.guards import guard
+from adapterstate.machine.records import Event, Refusal, Situation
+
+
+@guard("what is taken apart is a sum over adapters", errors.NotMergeableError)
+def contributions_add(situation: Situation, event: Event) -> Sequence[Refusal]:
+    """An adapter is merged apart from others, or has a weight, only where its method adds to the output."""
+    found = event.reports.get("contributions_add", {})
+    return [Refusal("contributions_add", where, reason, event.adapters) for where, reason in found.items()]
+
+
+@guard("at most one adapter is active", errors.SingleActiveError)
+def single_active(_: Situation, event: Event) -> Sequence[Refusal]:
+    """Some of PEFT's methods, such as prompt learning, run with one adapter at a time."""
+    names = tuple(dict.fromkeys(event.adapters))
+    if len(names) < 2:
+        return ()
+    reason = f"{len(names)} adapters {list(names)} are named; this PEFT method runs with one at a time"
+    return [Refusal("single_active", "", reason, names)]
+
+
+PEFT_CHARTS = CHARTS.with_guard("merge_adapter", contributions_add).with_guard("set_adapter", contributions_add)
+"""The charts of models that carry PEFT's layers."""
+
+PROMPT_CHARTS = PEFT_CHARTS.with_guard("set_adapter", single_active)
+"""The charts of prompt-learning models."""

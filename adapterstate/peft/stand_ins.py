@@ -1,0 +1,238 @@
+"""What computes in place of a PEFT layer while its state is one that its own forward cannot express.
+
+PEFT's layers compute themselves wherever they can: then there is no stand-in. They cannot keep some adapters live on top of merged ones,
+give an adapter a weight, combine copies of one module, or be disabled while merged without unmerging. A stand-in is built beside the layer,
+of the same parameters. Nothing of the layer, its base or its adapters is written for it, and merging never touches the base weight.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from adapterstate.machine.records import Context
+from adapterstate.modules.wiring import normal_form, wire
+from adapterstate.modules.wrapping import BINDINGS, WIRING, generated_class
+from adapterstate.peft.hosts import CopyHost, Host, TokenHost, leaves, own_tensors
+from adapterstate.projection import Share, Shares, View, shares_of, view_of
+
+PLAIN = "_adapterstate_plain"
+"""Attribute of a class with doors: the class of PEFT that it stands for."""
+
+
+@attrs.frozen(eq=False)
+class StandIn:
+    """What computes in place of a layer.
+
+    Attributes:
+        module: of which reads are answered.
+        view: the projection that it was made for.
+        whole: whether `module` is called with its hooks; a layer's twin is not, since the layer's own hooks have run.
+        merged: the base with the merged adapters in it, to be kept while they stay merged.
+    """
+
+    module: nn.Module
+    view: View
+    whole: bool
+    merged: nn.Module | None = None
+
+    def __call__(self, layer: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Compute, in the mode of `layer`."""
+        if self.module.training is not layer.training:
+            self.module.train(layer.training) if self.whole else self.module.__dict__.update(training=layer.training)
+        return self.module(*args, **kwargs) if self.whole else self.module.forward(*args, **kwargs)
+
+
+def stand_in(host: Host, context: Context, *, enabled: bool, known: StandIn | None = None) -> StandIn | None:
+    """Return what computes in place of `host`; None where PEFT's own forward does it right.
+
+    Args:
+        host: a layer or wrapper of PEFT.
+        context: its state.
+        enabled: whether adapters are applied.
+        known: the one before, whose merged base may be kept.
+    """
+    view = view_of(context, enabled=enabled)
+    if isinstance(host, CopyHost | TokenHost):
+        return _auxiliary(host, context, view, known)
+    weighted = any(share.weight != 1 for share in view.live)
+    if not context.merged and not weighted:
+        return None
+    merged = _kept(view, known) or (merged_base(host, view.cached) if view.cached else None)
+    base = merged if view.reads_cache else None
+    return StandIn(_layer(host.module, base, view.live), view, whole=False, merged=merged)
+
+
+def _kept(view: View, known: StandIn | None) -> nn.Module | None:
+    """The merged base of the stand-in before, if the same adapters are merged in the same way."""
+    return known.merged if known is not None and view.cached and known.view.cached == view.cached else None
+
+
+def why_not_weighted(host: Host, name: str) -> str:
+    """Say why an adapter cannot have a weight here; empty when it can."""
+    if isinstance(host, CopyHost | TokenHost):
+        return ""
+    scaling = getattr(host.module, "scaling", None)
+    return "" if isinstance(scaling, dict) and name in scaling else f"{type(host.module).__name__} keeps no scale to be weighted"
+
+
+# ------------------------------------------------------------------------------------------------------------- tuner layers
+
+
+def _layer(layer: Any, base: nn.Module | None, live: Shares) -> Any:
+    """A twin of a tuner layer that computes with these adapters on this base."""
+    twin = _twin(layer, base)
+    own = twin.__dict__
+    own["merged_adapters"] = []
+    own["_active_adapter"] = [share.name for share in live]
+    own["_disable_adapters"] = not live
+    if any(share.weight != 1 for share in live):
+        own["scaling"] = _weighted(layer, live)
+    return twin
+
+
+def _weighted(layer: Any, shares: Iterable[Share]) -> dict[str, float]:
+    """The scales of a layer, times the weights."""
+    return {**layer.scaling, **{share.name: layer.scaling[share.name] * share.weight for share in shares if share.weight != 1}}
+
+
+def _twin(layer: nn.Module, base: nn.Module | None = None) -> Any:
+    """Another object of PEFT's class with the same parameters, and another base layer if one is given."""
+    twin = object.__new__(getattr(type(layer), PLAIN, type(layer)))
+    own = twin.__dict__
+    own.update(layer.__dict__)
+    own["_modules"] = dict(layer._modules)
+    if base is not None:
+        own["_modules"]["base_layer"] = base
+    return twin
+
+
+def merged_base(host: Host, shares: Shares, base: nn.Module | None = None) -> nn.Module:
+    """Return a copy of the base layer into which PEFT has merged these adapters.
+
+    Sums are made in at least float32 and rounded once. PEFT's own `merge` runs on the copy.
+
+    Args:
+        host: a tuner layer.
+        shares: which of its adapters, and their weights.
+        base: what to copy; the layer's own base by default.
+    """
+    layer = host.module
+    source = layer._modules["base_layer"] if base is None else base
+    with torch.inference_mode(False), torch.no_grad():
+        copies: dict[int, nn.Module] = {}
+        base = _structure(source, copies)
+        dtypes = []
+        for twin in copies.values():
+            held = dict(twin._parameters)
+            twin.__dict__["_parameters"] = held
+            for name, parameter in held.items():
+                if parameter is not None:
+                    dtypes.append((held, name, parameter.dtype))
+                    wide = parameter.dtype
+                    if parameter.is_floating_point():
+                        wide = torch.promote_types(parameter.dtype, torch.float32)
+                    held[name] = nn.Parameter(parameter.detach().to(wide, copy=True), requires_grad=False)
+        scratch = _twin(layer, base)
+        own = scratch.__dict__
+        names = [share.name for share in shares]
+        own["merged_adapters"] = []
+        own["_active_adapter"] = names
+        own["_disable_adapters"] = False
+        if isinstance(own.get("_caches"), dict):
+            own["_caches"] = dict(own["_caches"])
+        if any(share.weight != 1 for share in shares):
+            own["scaling"] = _weighted(layer, shares)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scratch.merge(safe_merge=False, adapter_names=names)
+        for held, name, dtype in dtypes:
+            value = held[name]
+            assert value is not None
+            if value.dtype != dtype:
+                held[name] = nn.Parameter(value.detach().to(dtype), requires_grad=False)
+    found: nn.Module = scratch._modules["base_layer"]
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ copies and rows
+
+
+def _auxiliary(host: CopyHost | TokenHost, context: Context, view: View, known: StandIn | None) -> StandIn | None:
+    """What computes in place of a wrapper of copies or rows."""
+    if view.reads_cache:
+        merged = _kept(view, known) or _combined(host, View(cached=view.cached, reads_cache=True))
+        return StandIn(merged, view, whole=True, merged=merged)
+    if not view.replacing:
+        # PEFT's token layer unmerges when it is called disabled, so that it is never called so
+        return StandIn(host.base(), view, whole=True, merged=_kept(view, known)) if context.merged else None
+    if _is_native(host, view, context):
+        return None
+    return StandIn(_combined(host, view), view, whole=True)
+
+
+def _is_native(host: CopyHost | TokenHost, view: View, context: Context) -> bool:
+    """Whether PEFT's own wrapper computes this: one adapter as it is, or rows that are all different."""
+    if context.merged or any(share.weight != 1 for share in view.replacing):
+        return False
+    if len(view.replacing) == 1:
+        return True
+    if isinstance(host, CopyHost):
+        return False
+    rows = [row for share in view.replacing for row in host.rows(share.name)]
+    return len(set(rows)) == len(rows)
+
+
+def _combined(host: CopyHost | TokenHost, view: View) -> nn.Module:
+    """A twin of the wrapped module whose weights are read as `view` says; nested modules keep their structure."""
+    base = host.base()
+    copies: dict[int, nn.Module] = {}
+    twin = _structure(base, copies)
+    names = [share.name for share in view.replacing + view.cached]
+    bindings = host.bindings(names)
+    for path, leaf in leaves(base):
+        other = copies[id(leaf)]
+        other.__dict__[BINDINGS] = bindings[path]
+        other.__dict__[WIRING] = wire(leaf, bindings[path], view, training=False)
+        object.__setattr__(other, "__class__", generated_class(leaf))
+    return twin
+
+
+def merged_values(host: Host, context: Context) -> dict[nn.Module, Mapping[str, torch.Tensor]]:
+    """Return what the base would hold with every active adapter in it: module -> name of its tensor -> value."""
+    shares = shares_of(context, context.active)
+    if not shares:
+        return {}
+    if isinstance(host, CopyHost | TokenHost):
+        bindings = host.bindings([share.name for share in shares])
+        return {leaf: normal_form(leaf, bindings[path], shares) for path, leaf in leaves(host.base()) if path in bindings}
+    merged = merged_base(host, shares)
+    originals = dict(leaves(host.module._modules["base_layer"]))
+    return {
+        originals[path]: {
+            name: value.detach()
+            for name, value in own_tensors(leaf).items()
+            if isinstance(value, nn.Parameter) and not _same(value, own_tensors(originals[path])[name])
+        }
+        for path, leaf in leaves(merged)
+        if path in originals
+    }
+
+
+def _same(one: torch.Tensor, two: torch.Tensor) -> bool:
+    return one.shape == two.shape and bool(torch.equal(one, two))
+
+
+def _structure(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
+    """Copy the modules at and below `module`; parameters and buffers are the same objects, in the same dicts."""
+    if id(module) not in copies:
+        twin = object.__new__(getattr(type(module), PLAIN, type(module)))
+        twin.__dict__.update(module.__dict__)
+        copies[id(module)] = twin
+        twin.__dict__["_modules"] = {name: None if child is None else _structure(child, copies) for name, child in module._modules.items()}
+    return copies[id(module)]

@@ -1,0 +1,608 @@
+"""`PeftState`: the state of a model that PEFT has put adapters into. Every event goes the one path, and ends in PEFT's own fields."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import nn
+
+from adapterstate import errors
+from adapterstate.changes import may_accept_otherwise
+from adapterstate.commit import Transaction
+from adapterstate.link import LINK, Link, Options, why_foreign
+from adapterstate.machine.charts import Charts
+from adapterstate.machine.plan import Plan
+from adapterstate.machine.records import Context, Event, Facts, Policy, Proposal, Refusal
+from adapterstate.peft import texts
+from adapterstate.peft.audit import read, slots_of
+from adapterstate.peft.charts import PEFT_CHARTS, PROMPT_CHARTS
+from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, plain_class, stands_in
+from adapterstate.peft.hosts import (
+    CopyHost,
+    Host,
+    PromptHost,
+    TokenHost,
+    configs_of,
+    hand_on_training,
+    hosts_of,
+    tuner_of,
+    why_not_additive,
+)
+from adapterstate.peft.stand_ins import StandIn, merged_base, merged_values, stand_in, why_not_weighted
+from adapterstate.projection import requires_grad, shares_of
+from adapterstate.records import Finding, JournalEntry
+from adapterstate.state import AdapterState, Names, Prepared, exclusive, refuse_strange_policy
+from adapterstate.unloading import write_values
+
+NOTHING_HERE = Context()
+
+
+class PeftState(AdapterState):
+    """The state of a `PeftModel`, a `PeftMixedModel`, or another model that carries PEFT's layers. Made by `attach`.
+
+    PEFT's own methods on the model, its tuner and its layers lead here; those whose names begin with ``peft_`` are what they call.
+    """
+
+    CHARTS: ClassVar[Charts] = PEFT_CHARTS
+
+    def __init__(self, model: nn.Module, options: Options) -> None:
+        super().__init__(model, options)
+        self._hosts: dict[str, Host] = {}
+        self._link = Link(self, model=model)
+
+    # ---------------------------------------------------------------------------------------------------------------- attaching
+
+    @classmethod
+    def _attached(cls, model: nn.Module, link: Link | None, given: Mapping[str, Any], *, repair: bool) -> AdapterState:
+        record = link.record if link is not None else None
+        if record is None and (reason := why_foreign(model)):
+            raise errors.AttachError(f"attach to {type(model).__name__} is refused: {reason}; nothing has changed")
+        charts = PROMPT_CHARTS if isinstance(model._modules.get("prompt_encoder"), nn.ModuleDict) else PEFT_CHARTS
+        defaults = {
+            "charts": charts,
+            "grad_follows": "activation",
+            "autocast_adapter_dtype": True,
+            "fallback_on_delete": True,
+            "merge_activates": True,
+        }
+        kept = record.options if record is not None else {}
+        state = cls(model, Options(**{**defaults, **kept, **given}))
+        if record is not None and link is not None:
+            state._link = link
+            state._adopt(record.facts)
+            link.state = state
+            return state
+        state._begin(repair=repair)
+        return state
+
+    def _begin(self, *, repair: bool) -> None:
+        """Read what PEFT's flags say, put the doors in, and make the flags those of the state."""
+        reading = read(self.model)
+        stuck = [finding for finding in reading.findings if not finding.mendable]
+        if reading.findings and (stuck or not repair):
+            said = "\n".join(f"  {finding}" for finding in reading.findings)
+            recipe = "" if stuck else " attach(model, repair=True) sets it to the nearest legal state."
+            raise errors.AttachError(
+                f"attach to {type(self.model).__name__} is refused: its flags break rules; nothing has changed.{recipe}\n{said}"
+            )
+        merged = [host for host in reading.hosts.values() if host.merged()]
+        with Transaction(deque()) as transaction:
+            if merged:
+                bases = {id(p): p for host in merged for p in host.module.parameters()}
+                transaction.foreign(self.model, values=bases.values())
+                for host in merged:
+                    (host.layer if isinstance(host, TokenHost) else host.module).unmerge()
+            self._hosts = dict(reading.hosts)
+            self._modules = {path: host.module for path, host in self._hosts.items()}
+            self._facts = reading.facts
+            self._put_doors(transaction, self._hosts)
+            for part in self._roots():
+                transaction.change_class(part, class_with_doors(plain_class(part)))
+                transaction.item(part.__dict__, DOOR, self._link)
+            transaction.item(self.model.__dict__, LINK, self._link)
+            self._write_all(transaction, flags=repair)
+            transaction.commit(object())
+        if reading.findings:
+            warnings.warn("attach has repaired what broke rules:\n" + "\n".join(f"  {f}" for f in reading.findings), stacklevel=4)
+
+    def _roots(self) -> list[nn.Module]:
+        """The objects above the layers that have doors."""
+        tuner = tuner_of(self.model)
+        return [self.model] if tuner is None or tuner is self.model else [self.model, tuner]
+
+    def _put_doors(self, transaction: Transaction, hosts: Mapping[str, Host]) -> None:
+        for host in hosts.values():
+            if not isinstance(host, PromptHost) and not has_doors(host.module):
+                transaction.change_class(host.module, class_with_doors(plain_class(host.module)))
+                transaction.item(host.module.__dict__, DOOR, self._link)
+
+    def _adopt(self, facts: Facts) -> None:
+        self._hosts = hosts_of(self.model)
+        missing = [path for path in facts.modules if path not in self._hosts]
+        if missing:
+            raise errors.AttachError(f"the copy has lost the adapters at {missing}; nothing has changed")
+        self._modules = {path: host.module for path, host in self._hosts.items()}
+        self._facts = facts
+
+    @exclusive
+    def detach(self) -> None:
+        """Give back the model as PEFT knows it: its own classes and methods, with the flags that it has now.
+
+        Raises:
+            AttachError: something is in force that PEFT cannot express: adapters merged, weighted or combined by a policy, or disabled by a
+                context. Nothing has changed.
+        """
+        if self._facts.merged or any(stands_in(host.module) for host in self._hosts.values()):
+            what = f"{list(self._facts.merged)} are merged" if self._facts.merged else "weights or a policy are in force"
+            raise errors.AttachError(f"detach is refused while {what}, which PEFT cannot express; nothing has changed. Undo that first.")
+        if self._facts.disabled_by_contexts:
+            raise errors.AttachError("detach is refused inside disable_adapter(); nothing has changed. Leave the context first.")
+        with Transaction(deque()) as transaction:
+            self._take_doors(transaction)
+            transaction.commit(object())
+
+    def _take_doors(self, transaction: Transaction) -> None:
+        for part in [*self._roots(), *(host.module for host in self._hosts.values() if not isinstance(host, PromptHost))]:
+            transaction.change_class(part, plain_class(part))
+            transaction.drop(part.__dict__, DOOR)
+            transaction.drop(part.__dict__, STAND_IN)
+        transaction.drop(self.model.__dict__, LINK)
+        transaction.attribute(self._link, "state", None)
+        transaction.attribute(self._link, "model", None)
+
+    # ------------------------------------------------------------------------------------------------------- what the doors call
+
+    @exclusive
+    def peft_set_adapter(self, names: Names, inference_mode: bool = False) -> None:
+        """`set_adapter`, as PEFT's objects are asked for it; with `inference_mode`, what is activated is frozen too."""
+        prepared = self._prepare_set_adapter(names)
+        if inference_mode:
+            prepared = Prepared((*prepared.events, Event("set_requires_grad", prepared.events[0].adapters, "frozen")))
+        merged = bool(self._facts.merged)
+        self._run("set_adapter", prepared)
+        if merged:
+            warnings.warn(texts.MERGED_SWITCH, stacklevel=5)
+
+    @exclusive
+    def peft_merge_adapter(self, names: Sequence[str] | None, safe_merge: bool) -> None:
+        """`merge_adapter`, as PEFT's objects are asked for it."""
+        if isinstance(names, str):
+            raise TypeError(f"adapter_names should be a list of strings, got {names!r}.")
+        before = self._facts.merged
+        self._run("merge_adapter", self._prepare_merge_adapter(names, safe_merge=safe_merge))
+        if before:
+            more = [name for name in self._facts.merged if name not in before]
+            warnings.warn(texts.merging_more(before, more) if more else texts.ALL_MERGED, stacklevel=5)
+
+    @exclusive
+    def peft_unmerge_adapter(self) -> None:
+        """`unmerge_adapter`, as PEFT's objects are asked for it."""
+        if not self._facts.merged:
+            warnings.warn(texts.NOTHING_TO_UNMERGE, stacklevel=5)
+        self._run("unmerge_adapter", self._prepare_unmerge_adapter())
+
+    @exclusive
+    def peft_disable_adapters(self) -> None:
+        """`disable_adapters`, as PEFT's objects are asked for it."""
+        for name in self._facts.active:
+            bias = getattr(configs_of(self.model)[name], "bias", "none")
+            if bias != "none":
+                warnings.warn(
+                    f"Careful, disabling adapter layers with bias configured to be '{bias}' does not produce the same output as the base "
+                    "model would without adaption.",
+                    stacklevel=5,
+                )
+        self._run("disable_adapters", self._prepare_disable_adapters())
+
+    @exclusive
+    def peft_delete_adapter(self, names: Names) -> None:
+        """`delete_adapter`, of one adapter or several."""
+        gone = (names,) if isinstance(names, str) else tuple(names)
+        self._run("delete_adapter", self._deletion(gone))
+
+    @exclusive
+    def peft_build(
+        self,
+        door: str,
+        name: str,
+        build: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        config: Any = None,
+    ) -> Any:
+        """Let PEFT build an adapter, as one event: if PEFT, or a guard, refuses it, everything that PEFT has written is put back."""
+        return self._build(door, name, build, args, kwargs, config)
+
+    def _build(
+        self,
+        door: str,
+        name: str,
+        build: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        config: Any = None,
+        on_overlap: Policy = "error",
+    ) -> Any:
+        known = name in self._facts.adapters
+        if not known or door != "load_adapter":
+            self._judged((Event("add_adapter", (name,), proposal=Proposal(config)),))
+        values = [p for host in self._hosts.values() for p in host.module.parameters()] if known or _rewrites_base(config) else []
+        with Transaction(self._journal, draws=True) as transaction:
+            transaction.foreign(self.model, beside=[config] if hasattr(config, "__dict__") else [], values=values)
+            self._link.builder = threading.get_ident()
+            try:
+                result = build(*args, **kwargs)
+            finally:
+                self._link.builder = None
+            hosts = hosts_of(self.model)
+            events = tuple(self._arrivals(hosts, on_overlap, asked=_is_trainable(door, args, kwargs)))
+            found = self._judged(events)
+            entry = self._entry(door, found)
+            self._write(transaction, found, hosts=hosts)
+            transaction.commit(entry)
+        self._tell(entry)
+        return result
+
+    def _arrivals(self, hosts: Mapping[str, Host], on_overlap: Policy, *, asked: bool) -> Iterator[Event]:
+        """The events that PEFT's building amounts to: one for each config that was not there before."""
+        for name, config in configs_of(self.model).items():
+            if name not in self._facts.adapters:
+                slots = {path: here[name] for path, here in slots_of(hosts, {name: config}).items() if name in here}
+                wanted = "frozen" if getattr(config, "inference_mode", False) else "trainable"
+                yield Event("add_adapter", (name,), wanted, on_overlap=on_overlap, proposal=Proposal(config, slots))
+                if asked and wanted == "trainable":
+                    yield Event("set_requires_grad", (name,), "trainable")
+
+    def peft_active_config(self) -> Any:
+        """The config of the first active adapter; of the first present one, where none is active."""
+        configs = configs_of(self.model)
+        for name in (*self._facts.active, *configs):
+            if name in configs:
+                return configs[name]
+        from peft import PeftConfig
+
+        return PeftConfig(peft_type=getattr(self.model, "peft_type", None))
+
+    @property
+    def skips_prompt(self) -> bool:
+        """Whether there is a prompt that must be left out now."""
+        return "prompt_encoder" in self._hosts and not (self._facts.enabled and self._facts.active)
+
+    def peft_rebuild(self, layer: nn.Module) -> None:
+        """Build what computes in place of `layer` anew, after its tensors have moved."""
+        for path, host in self._hosts.items():
+            if host.module is layer:
+                record = self._facts.modules.get(path)
+                fresh = stand_in(host, record.context if record else NOTHING_HERE, enabled=self._facts.enabled)
+                with Transaction(deque()) as transaction:
+                    transaction.item(layer.__dict__, STAND_IN, fresh)
+                    transaction.commit(object())
+
+    # ------------------------------------------------------------------------------------------------------------ the public face
+
+    @exclusive
+    def add_adapter(self, name: str, config: Any, on_overlap: Policy = "error") -> None:
+        """Add an adapter of a PEFT config through the model's own `add_adapter`, and let it carry a policy.
+
+        Raises:
+            EventRefusedError: the name is refused. Nothing has changed.
+            Exception: whatever PEFT raises; everything that it had written is put back.
+        """
+        refuse_strange_policy("add_adapter", on_overlap)
+        given = (name, config) if tuner_of(self.model) is not None or "prompt_encoder" in self._hosts else (config, name)
+        self._build("add_adapter", name, self.model.add_adapter, given, {}, config, on_overlap)  # type: ignore[arg-type]
+
+    @exclusive
+    def unload(self) -> nn.Module:
+        """Take PEFT's layers out, as one event; return the base model."""
+        plain = self._plain()
+        self._run("unload", self._prepare_unload())
+        return plain
+
+    @exclusive
+    def merge_and_unload(self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None) -> nn.Module:
+        """Write the merged values into the base weights and take PEFT's layers out, as one event; return the base model.
+
+        Base parameters keep their identity; copies of modules are written into the modules that they stand in for.
+        """
+        plain = self._plain()
+        self._run("merge_and_unload", self._prepare_merge_and_unload(progressbar, safe_merge, adapter_names))
+        return plain
+
+    def _plain(self) -> nn.Module:
+        """The model below PEFT's objects."""
+        tuner = tuner_of(self.model)
+        if tuner is not None:
+            model: nn.Module = tuner.model
+            return model
+        base = self.model._modules.get("base_model")
+        return base if base is not None and "prompt_encoder" in self._hosts else self.model
+
+    def check(self) -> tuple[Finding, ...]:
+        """Compare PEFT's fields with what the state says; return what differs, empty when healthy. Changes nothing."""
+        with self._lock:
+            return tuple(self._findings())
+
+    @exclusive
+    def repair(self) -> tuple[Finding, ...]:
+        """Make PEFT's fields what the state says again. Return what `check` had found."""
+        found = tuple(self._findings())
+        moved = [finding.where for finding in found if not finding.mendable]
+        if moved:
+            raise errors.AttachError(f"repair cannot mend {moved}: PEFT's layers were exchanged; nothing has changed. Put them back.")
+        with Transaction(self._journal) as transaction:
+            self._write_all(transaction, flags=True)
+            entry = JournalEntry(self._next_number(), "repair", (), tuple(self._facts.modules) if found else (), not found)
+            transaction.commit(entry)
+        self._tell(entry)
+        return found
+
+    # ------------------------------------------------------------------------------------------------------------------ preparing
+
+    def _opening(self, event: Event, refusals: Sequence[Refusal]) -> str:
+        return texts.opening(event, refusals, self._hosts, list(self._facts.adapters))
+
+    def _prepare_set_adapter(self, names: Names, weights: Any = None, on_overlap: Any = None) -> Prepared:
+        prepared = super()._prepare_set_adapter(names, weights, on_overlap)
+        event = prepared.events[0]
+        reports = self._unweighable(event)
+        return Prepared((_with_reports(event, {"contributions_add": reports}),)) if reports else prepared
+
+    def _unweighable(self, event: Event) -> dict[str, str]:
+        """Where a weight other than 1 has no meaning."""
+        found: dict[str, str] = {}
+        for name, weight in zip(event.adapters, event.weights or (), strict=False):
+            for path in self._facts.adapters[name].modules if weight != 1 and name in self._facts.adapters else ():
+                host = self._hosts[path]
+                if isinstance(host, CopyHost | TokenHost):
+                    continue
+                reason = why_not_additive(self._facts.adapters[name].config) or why_not_weighted(host, name)
+                if isinstance(host, PromptHost):
+                    reason = "a prompt has no weight"
+                if reason:
+                    found[path] = f"{name!r} cannot have the weight {weight}: {reason}"
+        return found
+
+    def _prepare_delete_adapter(self, name: str) -> Prepared:
+        if not isinstance(name, str):
+            raise errors.ArgumentError(f"delete_adapter was given {name!r}; the name of one adapter is expected; nothing has changed")
+        return self._deletion((name,))
+
+    def _deletion(self, gone: tuple[str, ...]) -> Prepared:
+        return Prepared((self._delete_event(gone), *self._fallback(gone)))
+
+    def _delete_event(self, names: tuple[str, ...]) -> Event:
+        return Event("delete_adapter", names)
+
+    def _merge_event(self, names: tuple[str, ...], facts: Facts, *, safe: bool = False) -> tuple[Event, dict[str, Any]]:
+        broken: dict[str, str] = {}
+        apart: dict[str, str] = {}
+        computed: dict[str, Any] = {}
+        for path in dict.fromkeys(path for name in names if name in facts.adapters for path in facts.adapters[name].modules):
+            host, context = self._hosts[path], facts.modules[path].context
+            merged = {name for name in context.active if name in names or name in context.merged}
+            if isinstance(host, CopyHost | TokenHost):
+                continue
+            if isinstance(host, PromptHost):
+                broken[path] = "a prompt is not merged into a weight"
+                continue
+            strange = next((reason for name in context.active if (reason := why_not_additive(facts.adapters[name].config))), "")
+            if merged != set(context.active) and strange:
+                apart[path] = f"{sorted(merged)} cannot be merged apart from {sorted(set(context.active) - merged)}: {strange}"
+                continue
+            reason = self._why_not_merged(host, context, merged, computed, safe=safe)
+            if reason:
+                broken[path] = reason
+        return Event("merge_adapter", names, reports={"mergeable": broken, "contributions_add": apart}), computed
+
+    def _why_not_merged(self, host: Host, context: Context, merged: set[str], computed: dict[str, Any], *, safe: bool) -> str:
+        """Try the merge on a copy; say what PEFT, or `safe`, has against it."""
+        base = host.module._modules.get("base_layer")
+        if base is None or any(other.module is base for other in self._hosts.values()):
+            return "another adapter's layer is wrapped in this one; they are not merged apart"
+        try:
+            found = merged_base(host, shares_of(context, merged))
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever PEFT objects with is the reason
+            return f"PEFT cannot merge {type(host.module).__name__}: {error}"
+        if safe and not all(bool(torch.isfinite(p).all()) for p in found.parameters() if p.is_floating_point()):
+            return "the merged weight would hold values that are not finite. NaNs detected in the merged weights"
+        computed[host.path] = found
+        return ""
+
+    # ------------------------------------------------------------------------------------------------------------------- writing
+
+    def _collect(self, transaction: Transaction, found: Plan, prepared: Prepared) -> None:
+        before, after = found.before, found.after
+        leaving = not after.adapters and any(step.event.name == "delete_adapter" for step in found.steps) and len(found.steps) > 1
+        if prepared.unloads is not None or (leaving and found.steps[0].event.name == "unmerge_adapter"):
+            self._unload(transaction, found, prepared)
+            return
+        gone = [name for name in before.adapters if name not in after.adapters]
+        if gone:
+            transaction.foreign(self.model)
+            self._delete(gone)
+            if before.active and after.active and all(name in gone for name in before.active):
+                warnings.warn(texts.deleted(before.active[0], after.active[0]), stacklevel=6)
+        self._write(transaction, found)
+
+    def _delete(self, gone: Sequence[str]) -> None:
+        """Let PEFT delete the weights of adapters; what it would switch is kept from it."""
+        configs = configs_of(self.model)
+        self._link.builder = threading.get_ident()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for name in gone:
+                    for host in self._hosts.values():
+                        if name in host.present:
+                            host.delete(name)
+                    configs.pop(name, None)
+                    hand_on_training(tuner_of(self.model), name, configs)
+        finally:
+            self._link.builder = None
+
+    def _unload(self, transaction: Transaction, found: Plan, prepared: Prepared) -> None:
+        """Collect what takes PEFT's layers out of the model, with the merged values if there are any to be written."""
+        facts = found.steps[0].after
+        plain = self._plain()
+        if prepared.unloads is not None:
+            values: dict[str, Mapping[str, torch.Tensor]] = {}
+            modules: dict[str, nn.Module] = {}
+            shown = list(prepared.unloads([path for path, record in facts.modules.items() if record.context.active]))
+            for path in reversed(shown):  # a layer inside another comes first
+                for module, named in self._values(path, facts.modules[path].context, modules, values).items():
+                    key = f"{path}:{len(modules)}"
+                    modules[key], values[key] = module, named
+            write_values(transaction, plain, modules, values, ())
+        inside = {id(host.module) for host in self._hosts.values()}
+        for parent in [*plain.modules()]:
+            for name, child in parent._modules.items():
+                host = (
+                    next((h for h in self._hosts.values() if h.module is child), None)
+                    if child is not None and id(child) in inside
+                    else None
+                )
+                if host is not None and id(parent) not in inside:
+                    transaction.item(parent._modules, name, host.innermost())
+        transaction.drop(plain.__dict__, "peft_config")
+        self._take_doors(transaction)
+        transaction.attribute(self, "_modules", {})
+        transaction.attribute(self, "_hosts", {})
+        transaction.attribute(self, "_facts", found.after)
+
+    def _values(
+        self, path: str, context: Context, modules: Mapping[str, nn.Module], values: Mapping[str, Mapping[str, torch.Tensor]]
+    ) -> Mapping[nn.Module, Mapping[str, torch.Tensor]]:
+        """The merged values of one host, on top of those of a layer inside it."""
+        host = self._hosts[path]
+        return {} if isinstance(host, PromptHost) else merged_values(host, context)
+
+    def _write(self, transaction: Transaction, found: Plan, hosts: Mapping[str, Host] | None = None) -> None:
+        """Collect the difference of the projections, as PEFT's fields."""
+        before, after = found.before, found.after
+        here = self._hosts if hosts is None else dict(hosts)
+        if hosts is not None:
+            self._put_doors(transaction, here)
+            transaction.attribute(self, "_hosts", here)
+            transaction.attribute(self, "_modules", {path: host.module for path, host in here.items()})
+        everywhere = before.enabled is not after.enabled or hosts is not None
+        switched = before.active != after.active
+        for path, host in here.items():
+            old, new = before.modules.get(path), after.modules.get(path)
+            context = new.context if new else NOTHING_HERE
+            if everywhere or old is not new:
+                self._write_host(transaction, host, after, context)
+            elif switched:
+                self._write_fields(transaction, host, after, context)
+        follows = self._options.grad_follows
+        names = after.adapters if hosts is not None else may_accept_otherwise(before, after, follows)
+        self._write_flags(transaction, after, here, names)
+        self._write_roots(transaction, after)
+        transaction.attribute(self, "_facts", after)
+
+    def _write_all(self, transaction: Transaction, *, flags: bool) -> None:
+        """Collect the whole projection again."""
+        facts = self._facts
+        for path, host in self._hosts.items():
+            record = facts.modules.get(path)
+            self._write_host(transaction, host, facts, record.context if record else NOTHING_HERE)
+        if flags:
+            self._write_flags(transaction, facts, self._hosts, facts.adapters)
+        self._write_roots(transaction, facts)
+
+    def _write_fields(self, transaction: Transaction, host: Host, facts: Facts, context: Context) -> None:
+        """Collect the fields of one layer."""
+        for thing, name, value in host.fields(facts, context):
+            if getattr(thing, name, _NOTHING) != value:
+                transaction.item(thing.__dict__, name, value)
+
+    def _write_host(self, transaction: Transaction, host: Host, facts: Facts, context: Context) -> None:
+        """Collect the fields of one layer, and what computes in its place."""
+        if isinstance(host, PromptHost):
+            return
+        self._write_fields(transaction, host, facts, context)
+        layer: nn.Module = host.module
+        known: StandIn | None = layer.__dict__.get(STAND_IN)
+        found = stand_in(host, context, enabled=facts.enabled, known=known)
+        if found is not None:
+            transaction.item(layer.__dict__, STAND_IN, found)
+        else:
+            transaction.drop(layer.__dict__, STAND_IN)
+        if (found is not None) is not stands_in(layer):
+            transaction.change_class(layer, class_with_doors(plain_class(layer), standing_in=found is not None))
+
+    def _write_flags(self, transaction: Transaction, facts: Facts, hosts: Mapping[str, Host], names: Iterable[str]) -> None:
+        """Collect `requires_grad` of these adapters' parameters."""
+        for name in names:
+            accepts = requires_grad(facts, name, self._options.grad_follows)
+            for path in facts.adapters[name].modules:
+                for parameter in hosts[path].parameters(name):
+                    transaction.accept_gradients(parameter, accepts)
+
+    def _write_roots(self, transaction: Transaction, facts: Facts) -> None:
+        """Collect the fields of PEFT's objects above the layers."""
+        active = facts.active[0] if len(facts.active) == 1 else list(facts.active)
+        for part in self._roots():
+            if part.__dict__.get("active_adapter", _NOTHING) not in (_NOTHING, active):
+                transaction.item(part.__dict__, "active_adapter", active)
+            if part.__dict__.get("_adapters_disabled", _NOTHING) not in (_NOTHING, not facts.enabled):
+                transaction.item(part.__dict__, "_adapters_disabled", not facts.enabled)
+
+    # ------------------------------------------------------------------------------------------------------------------- checking
+
+    def _findings(self) -> Iterator[Finding]:
+        """Name every field that is not as the state says."""
+        facts = self._facts
+        here = dict(self.model.named_modules(remove_duplicate=False))
+        for path, host in self._hosts.items():
+            if isinstance(host, PromptHost):
+                continue
+            if here.get(path) is not host.module:
+                found = type(here[path]).__name__ if path in here else "nothing"
+                yield Finding(path, "PEFT's layer here", "the same object", found, mendable=False)
+                continue
+            record = facts.modules.get(path)
+            context = record.context if record else NOTHING_HERE
+            if set(host.present) != set(context.present):
+                yield Finding(path, "adapters with weights here", str(sorted(context.present)), str(list(host.present)), mendable=False)
+                continue
+            for thing, name, value in host.fields(facts, context):
+                said = getattr(thing, name)
+                if said != value:
+                    yield Finding(path, f"the field {name}", repr(value), repr(said))
+            layer: nn.Module = host.module
+            needed = stand_in(host, context, enabled=facts.enabled, known=layer.__dict__.get(STAND_IN))
+            if (needed is not None) is not stands_in(layer):
+                yield Finding(path, "what computes here", "as the state says", type(layer).__name__)
+        for name, adapter in facts.adapters.items():
+            want = requires_grad(facts, name, self._options.grad_follows)
+            for path in adapter.modules:
+                for parameter in self._hosts[path].parameters(name) if path in self._hosts and name in self._hosts[path].present else ():
+                    if parameter.requires_grad is not want:
+                        yield Finding(f"{path} ({name})", "requires_grad", str(want), str(parameter.requires_grad))
+
+
+_NOTHING: Any = object()
+
+
+def _with_reports(event: Event, reports: Mapping[str, Mapping[str, str]]) -> Event:
+    """The event, with what the modules report."""
+    return attrs.evolve(event, reports=reports)
+
+
+def _rewrites_base(config: Any) -> bool:
+    """Whether PEFT initialises an adapter of this config by changing the base weights."""
+    return isinstance(getattr(config, "init_lora_weights", None), str)
+
+
+def _is_trainable(door: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether `load_adapter` was asked for an adapter to be trained further."""
+    return door == "load_adapter" and bool(kwargs.get("is_trainable", args[2] if len(args) > 2 else False))

@@ -1,0 +1,5 @@
+"""Attached PEFT models. Skipped where PEFT is not installed."""
+
+import pytest
+
+pytest.importorskip("peft")

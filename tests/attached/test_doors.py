@@ -1,0 +1,307 @@
+"""Every one of PEFT's own ways to change or read the state leads to it, and moves everything or nothing."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import peft
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from adapterstate import AdapterOverlapError, AttachError, attach
+
+from .models import CONFIGS, Net, X, attached, differences, look, lora, peft_model
+
+
+def active_everywhere(model: Any, *names: str) -> bool:
+    """Whether PEFT's own fields say that these are active, wherever they have weights."""
+    inner = model.base_model.model
+    return all(
+        [name for name in layer.active_adapters if name in layer._get_available_adapters()]
+        == [name for name in names if name in layer._get_available_adapters()]
+        for layer in (inner.lin0, inner.lin1, inner.head1, inner.emb)
+    )
+
+
+def test_a_fresh_model_keeps_its_state_and_output() -> None:
+    """Attaching changes no flag, no value and no output."""
+    model = peft_model()
+    before = model(X).detach()
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    state = attach(model)
+    assert torch.equal(model(X), before)
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
+    assert (state.adapters, state.active_adapters, state.enabled) == (("e", "b"), ("e",), True)
+    assert state.check() == ()
+    assert attach(model) is state
+    assert type(model).__name__ == "PeftModel"
+    assert isinstance(model, peft.PeftModel)
+
+
+@pytest.mark.parametrize("door", ["model", "tuner", "layer", "wrapper", "token wrapper", "state", "every layer"])
+def test_every_way_to_switch(door: str) -> None:
+    """LoRA, copies and rows move together, whichever of PEFT's objects is asked."""
+    model, state = attached()
+    inner = model.base_model.model
+    switch = {
+        "model": model.set_adapter,
+        "tuner": model.base_model.set_adapter,
+        "layer": inner.lin0.set_adapter,
+        "wrapper": inner.head1.set_adapter,
+        "token wrapper": inner.emb.set_adapter,
+        "state": state.set_adapter,
+        "every layer": lambda names: [m.set_adapter(names) for m in list(model.modules()) if hasattr(m, "_active_adapter")],
+    }[door]
+    plain = peft_model()
+    plain.set_adapter("b")
+    switch("b")
+    assert state.active_adapters == ("b",)
+    assert active_everywhere(model, "b")
+    assert model.active_adapter == "b"
+    assert model.active_adapters == ["b"]
+    assert torch.equal(model(X), plain(X))
+
+
+def test_several_at_once() -> None:
+    """LoRA of two, and disjoint rows of two: more than PEFT can; the copies of one."""
+    model, state = attached("ecd")
+    with pytest.raises(AdapterOverlapError, match=r"^Only one adapter can be set at a time for TrainableTokensWrapper"):
+        model.base_model.set_adapter(["e", "c"])
+    assert state.active_adapters == ("e",)
+    model.base_model.set_adapter(["e", "d"])
+    assert state.active_adapters == ("e", "d")
+    assert active_everywhere(model, "e", "d")
+
+
+def test_refusals_change_nothing_and_open_with_pefts_words() -> None:
+    """Unknown names, overlaps, merged deletions, names that are there: PEFT's error types and texts, and nothing half done."""
+    model, state = attached()
+    model.merge_adapter()
+    before = look(model, state)
+    cases: list[tuple[Any, str]] = [
+        (lambda: model.set_adapter("nope"), "^Adapter nope not found."),
+        (lambda: model.base_model.set_adapter(["e", "nope"]), "^Adapter nope not found."),
+        (lambda: model.base_model.set_adapter(["e", "b"]), "^Only one adapter can be set at a time for ModulesToSaveWrapper"),
+        (lambda: model.delete_adapter("nope"), "^Adapter nope does not exist"),
+        (lambda: model.delete_adapter("e"), r"^Cannot delete adapter\(s\) \['e'\] while they are merged. Please unmerge them first."),
+        (lambda: model.add_adapter("e", lora()), "^Adapter with name 'e' already exists."),
+        (lambda: model.base_model.model.lin0.set_adapter("nope"), "^Adapter nope not found."),
+    ]
+    for event, text in cases:
+        with pytest.raises(ValueError, match=text) as refused:
+            event()
+        assert "nothing has changed" in str(refused.value)
+        assert differences(before, look(model, state)) == []
+
+
+def test_add_adapter_leaves_the_active_one_alone() -> None:
+    """A later adapter, also on modules that were never wrapped, stays inactive; the first on an empty model activates itself."""
+    model, state = attached("e")
+    before = model(X).detach()
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    model.add_adapter("b", lora(**CONFIGS["b"]))
+    assert state.active_adapters == ("e",)
+    assert torch.equal(model(X), before)
+    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == trainable
+    assert state.check() == ()
+    state.delete_adapter("b")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state.delete_adapter("e")
+    assert state.adapters == ()
+    torch.manual_seed(0)
+    assert torch.equal(model(X), Net()(X))
+    model.add_adapter("b", lora(**CONFIGS["b"]))
+    assert state.active_adapters == ("b",)
+    assert active_everywhere(model, "b")
+    assert state.check() == ()
+
+
+def test_delete_falls_back_to_the_same_adapter_everywhere() -> None:
+    """PEFT's documented fallback, consistent: LoRA, copies and rows; a frozen one stays frozen; the option turns it off."""
+    model, state = attached("ebd")
+    state.set_requires_grad("b", False)
+    model.set_adapter("d")
+    with pytest.warns(UserWarning, match="Adapter d was active which is now deleted. Setting active adapter to e"):
+        model.delete_adapter("d")
+    assert active_everywhere(model, "e")
+    with pytest.warns(UserWarning, match="Setting active adapter to b"):
+        model.delete_adapter("e")
+    assert active_everywhere(model, "b")
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert state.check() == ()
+    model, state = attached("eb", fallback_on_delete=False)
+    model.delete_adapter("e")
+    assert state.active_adapters == ()
+    torch.manual_seed(0)
+    assert torch.equal(model(X), Net()(X))
+
+
+def test_disabling_counts_and_freezes_nothing() -> None:
+    """Contexts nest, a frozen adapter stays frozen, the base's output comes back bit for bit, and all of it is undone on leaving."""
+    model, state = attached()
+    state.set_requires_grad("e", False)
+    torch.manual_seed(0)
+    base = Net()(X)
+    before = look(model, state)
+    with model.disable_adapter():
+        assert torch.equal(model(X), base)
+        with model.disable_adapter():
+            pass
+        assert torch.equal(model(X), base)
+        assert model.get_model_status().enabled is False
+    now = look(model, state)
+    assert differences({**before, "journal": 0}, {**now, "journal": 0}) == []
+    model.base_model.disable_adapter_layers()
+    assert torch.equal(model(X), base)
+    model.base_model.enable_adapter_layers()
+    assert torch.equal(model(X), before["output"])
+
+
+def test_freezing_survives_everything() -> None:
+    """Switching, disabling, deleting others, adding and merging never thaw; set_requires_grad does, also while inactive."""
+    model, state = attached("ebd")
+    model.set_requires_grad("e", False)
+    for event in (
+        lambda: model.set_adapter("b"),
+        lambda: model.set_adapter("e"),
+        lambda: model.delete_adapter("d"),
+        lambda: model.add_adapter("c", lora(**CONFIGS["c"])),
+        lambda: model.merge_adapter(),
+        lambda: model.unmerge_adapter(),
+    ):
+        event()
+        assert not any(p.requires_grad for n, p in model.named_parameters() if ".e." in n or n.endswith(".e"))
+    model.set_requires_grad("b", True)
+    assert all(p.requires_grad for n, p in model.named_parameters() if ".b." in n or n.endswith(".b"))
+    assert state.check() == ()
+
+
+def test_inference_mode_freezes_what_it_activates() -> None:
+    """`set_adapter(name, inference_mode=True)` activates and freezes, as one event."""
+    model, state = attached()
+    model.set_adapter("b", inference_mode=True)
+    assert (state.active_adapters, state.trainable("b")) == (("b",), False)
+    assert len(state.journal) == 1
+
+
+def test_reading_doors_answer_from_the_state() -> None:
+    """Status, active config and whether anything is in force are those of the state, also where PEFT calls legal states irregular."""
+    model, _ = attached("ebd")
+    model.set_adapter("d")
+    status = model.get_model_status()
+    assert (status.enabled, status.active_adapters, status.merged_adapters) == (True, ["d"], [])
+    assert model.active_peft_config is model.peft_config["d"]
+    assert model.has_active_enabled_adapter
+    model.base_model.set_adapter([])
+    assert not model.has_active_enabled_adapter
+    assert model.active_peft_config in model.peft_config.values()
+    assert model.get_model_status().active_adapters == []
+    assert [layer.name for layer in model.get_layer_status()]
+    for name in list(model.peft_config):
+        model.delete_adapter(name)
+    assert model(X) is not None
+
+
+def test_the_callers_list_is_not_shared() -> None:
+    """Changing a list after it was given changes no state."""
+    model, state = attached("ed")
+    names = ["e"]
+    model.base_model.set_adapter(names)
+    names.append("d")
+    assert state.active_adapters == ("e",)
+    assert model.base_model.active_adapters == ["e"]
+    assert model.base_model.model.lin2.active_adapters == ["e"]
+
+
+def test_weighted_adapters_are_added_through_the_state() -> None:
+    """`add_weighted_adapter` is an add like any other: inactive, known to the state, and undone when it fails."""
+    torch.manual_seed(0)
+    model = get_peft_model(Net(), lora(), adapter_name="e").eval()
+    model.add_adapter("b", lora())
+    state = attach(model)
+    before = model(X).detach()
+    model.base_model.add_weighted_adapter(["e", "b"], [0.5, 0.5], "both", combination_type="cat")
+    assert state.adapters == ("e", "b", "both")
+    assert state.active_adapters == ("e",)
+    assert torch.equal(model(X), before)
+    look_before = look(model, state)
+    with pytest.raises(ValueError, match=r"nope|combination"):
+        model.base_model.add_weighted_adapter(["e", "b"], [0.5, 0.5], "bad", combination_type="nope")
+    assert differences(look_before, look(model, state)) == []
+    model.set_adapter("both")
+    assert state.active_adapters == ("both",)
+
+
+def test_a_failed_add_is_undone_completely() -> None:
+    """Whatever PEFT had inserted when it failed is gone: parameters, wrappers, configs, flags; the next add works."""
+    model, state = attached("e")
+    before = look(model, state)
+
+    class Odd(LoraConfig):
+        """A config that fails in the middle of the injection."""
+
+    bad = lora(target_modules=["lin0", "lin1", "emb", "head2"])
+    with pytest.raises(ValueError, match="is not supported"):
+        model.add_adapter("bad", bad)
+    assert differences(before, look(model, state)) == []
+    with pytest.raises(ValueError, match="not found"):
+        model.add_adapter("bad", lora(target_modules=["no_such_module"]))
+    assert differences(before, look(model, state)) == []
+    with pytest.raises(IndexError):
+        model.add_adapter("bad", lora(target_modules=["lin2"], trainable_token_indices={"emb": [99]}))
+    assert differences(before, look(model, state)) == []
+    model.add_adapter("bad", lora(target_modules=["lin2"]))
+    assert state.adapters == ("e", "bad")
+    assert state.check() == ()
+
+
+def test_loading(tmp_path: Any) -> None:
+    """A loaded adapter stays inactive; frozen or, with is_trainable, accepting gradients while inactive; a failed load leaves nothing."""
+    source = peft_model("eb", seed=1)
+    source.save_pretrained(tmp_path, selected_adapters=["b"])
+    model, state = attached("e")
+    before = look(model, state)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "adapter_config.json").write_text((tmp_path / "b" / "adapter_config.json").read_text())
+    (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(Exception):  # noqa: B017 - whatever the loader raises
+        model.load_adapter(str(tmp_path / "broken"), "b")
+    assert differences(before, look(model, state)) == []
+    model.load_adapter(str(tmp_path / "b"), "b")
+    assert (state.adapters, state.active_adapters, state.trainable("b")) == (("e", "b"), ("e",), False)
+    model.set_adapter("b")
+    source.set_adapter("b")
+    model.base_model.model.load_state_dict({}, strict=False)
+    own = dict(model.named_parameters())
+    for name, parameter in source.named_parameters():
+        if ".b." in name or name.endswith(".b"):
+            assert torch.equal(own[name], parameter)
+    model.load_adapter(str(tmp_path / "b"), "again", is_trainable=True)
+    assert state.trainable("again")
+    assert all(p.requires_grad for n, p in model.named_parameters() if ".again." in n or n.endswith(".again"))
+    assert state.check() == ()
+
+
+def test_detaching_gives_back_the_untouched_model() -> None:
+    """Classes, `__dict__`s and behaviour are PEFT's own again; what PEFT cannot express is refused with its name."""
+    model = peft_model()
+    types = [(name, type(module), list(module.__dict__)) for name, module in model.named_modules()]
+    state = attach(model)
+    state.set_adapter(["e", "b"], on_overlap="sum")
+    with pytest.raises(AttachError, match="policy"):
+        state.detach()
+    state.set_adapter("e")
+    state.merge_adapter()
+    with pytest.raises(AttachError, match="merged"):
+        state.detach()
+    state.unmerge_adapter()
+    state.detach()
+    assert [(name, type(module), list(module.__dict__)) for name, module in model.named_modules()] == types
+    model.set_adapter("b")
+    assert state.active_adapters == ("e",)
+    again = attach(model)
+    assert again is not state
+    assert again.active_adapters == ("b",)
