@@ -117,10 +117,10 @@ class PeftState(AdapterState):
         return [self.model] if tuner is None or tuner is self.model else [self.model, tuner]
 
     def _put_doors(self, transaction: Transaction, hosts: Mapping[str, Host]) -> None:
-        for host in hosts.values():
-            if not isinstance(host, PromptHost) and not has_doors(host.module):
-                transaction.change_class(host.module, class_with_doors(plain_class(host.module)))
-                transaction.item(host.module.__dict__, DOOR, self._link)
+        for part in _parts(hosts.values()):
+            if not has_doors(part):
+                transaction.change_class(part, class_with_doors(plain_class(part)))
+                transaction.item(part.__dict__, DOOR, self._link)
 
     def _adopt(self, facts: Facts) -> None:
         self._hosts = hosts_of(self.model)
@@ -148,7 +148,7 @@ class PeftState(AdapterState):
             transaction.commit(object())
 
     def _take_doors(self, transaction: Transaction) -> None:
-        for part in [*self._roots(), *(host.module for host in self._hosts.values() if not isinstance(host, PromptHost))]:
+        for part in [*self._roots(), *_parts(self._hosts.values())]:
             transaction.change_class(part, plain_class(part))
             transaction.drop(part.__dict__, DOOR)
             transaction.drop(part.__dict__, STAND_IN)
@@ -591,6 +591,15 @@ class PeftState(AdapterState):
 
 
 _NOTHING: Any = object()
+
+
+def _parts(hosts: Iterable[Host]) -> Iterator[nn.Module]:
+    """PEFT's objects of these hosts that have doors: the layer inside a wrapper too."""
+    for host in hosts:
+        if not isinstance(host, PromptHost):
+            yield host.module
+        if isinstance(host, TokenHost) and host.layer is not host.module:
+            yield host.layer
 
 
 def _with_reports(event: Event, reports: Mapping[str, Mapping[str, str]]) -> Event:

@@ -71,10 +71,10 @@ def flags(model: nn.Module) -> dict[str, Any]:
     """PEFT's fields and torch's flags of every part."""
     found: dict[str, Any] = {"active": getattr(model, "active_adapter", None), "configs": list(model.peft_config)}  # type: ignore[arg-type]
     for name, module in model.named_modules():
-        own = module.__dict__
-        for key in ("_active_adapter", "_disable_adapters", "merged_adapters", "_adapters", "active_adapter"):
-            if key in own:
-                found[f"{name}.{key}"] = list(own[key]) if isinstance(own[key], list | set) else own[key]
+        for key in ("_active_adapter", "_disable_adapters", "merged_adapters", "_adapters"):
+            if "_active_adapter" in module.__dict__ and hasattr(module, key):
+                value = getattr(module, key)
+                found[f"{name}.{key}"] = list(value) if isinstance(value, list | set) else value
         found[f"{name} class"] = type(module)
         found[f"{name} children"] = list(module._modules)
     for name, parameter in model.named_parameters():

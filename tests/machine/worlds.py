@@ -134,7 +134,7 @@ class Reference:
         elif event.name == "set_adapter":
             self.active, self.merged = names, set()  # rule 7: the arguments alone, nothing merged
             self.weights = dict(zip(names, event.weights or [1.0] * len(names), strict=True))
-            self.named = event.on_overlap
+            self.named = event.on_overlap if names else None
         elif event.name == "merge_adapter":
             self.merged |= set(names)
         elif event.name == "unmerge_adapter":
@@ -144,6 +144,7 @@ class Reference:
             self.active = [name for name in self.active if name not in names]
             self.frozen -= set(names)
             self.weights = {name: weight for name, weight in self.weights.items() if name not in names}
+            self.named = self.named if self.active else None
         elif event.name == "set_requires_grad":
             self.frozen = self.frozen | set(names) if event.wanted == "frozen" else self.frozen - set(names)
         elif event.holder == "call":
