@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from adapterstate.diagrams import command as diagrams
+
 NEEDED = {"rich": "rich", "sklearn": "scikit-learn"}
 """What the demo imports -> the package that it comes from."""
 
@@ -96,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument("--quick", action="store_true", help="three adapters instead of four and fewer worlds: a few seconds")
     explore.add_argument("--json", type=Path, metavar="FILE", help="also write the counts and the outcome to FILE")
     explore.set_defaults(run=_explore)
+    diagram = commands.add_parser(
+        "diagram",
+        help="draw the charts: what may happen to a module, the model and an adapter",
+        description=diagrams.DESCRIPTION,
+        epilog=diagrams.EPILOG,
+    )
+    diagrams.add_arguments(diagram)
+    diagram.set_defaults(run=diagrams.diagram)
     return parser
 
 

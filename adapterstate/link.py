@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from torch import nn
 
+from adapterstate.errors import AttachError
 from adapterstate.machine.charts import Charts
 from adapterstate.machine.records import Facts
 from adapterstate.modules.wrapping import is_wrapped
@@ -17,6 +18,9 @@ from adapterstate.projection import GradFollows
 
 if TYPE_CHECKING:
     from adapterstate.state import AdapterState
+
+BARRED = ("add_adapter", "load_adapter")
+"""Methods of transformers models that put PEFT's layers in."""
 
 LINK = "_adapterstate_link"
 """Key in the ``__dict__`` of the model."""
@@ -47,6 +51,20 @@ class Record:
 
     facts: Facts
     options: Mapping[str, Any]
+
+
+class Barred:
+    """Stands in a model's ``__dict__`` in place of a method that would put another library's adapters beside ours."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise AttachError(
+            f"{self.method} of the model itself would put PEFT's layers around modules that adapterstate drives; nothing has changed. "
+            "Add the adapter through the state, attach(model).add_adapter(name, adapterstate.LoraConfig(...)); or unload() first, and "
+            "attach after PEFT's layers are in."
+        )
 
 
 class Link:

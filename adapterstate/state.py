@@ -23,7 +23,7 @@ from adapterstate.commit import Transaction
 from adapterstate.compiled import CompileWatch
 from adapterstate.contexts import StateContext
 from adapterstate.inspection import Status, findings, status_of
-from adapterstate.link import LINK, STATES, Link, Options, link_of, why_foreign
+from adapterstate.link import BARRED, LINK, STATES, Barred, Link, Options, link_of, why_foreign
 from adapterstate.machine.charts import CHARTS, Charts
 from adapterstate.machine.engine import Engine
 from adapterstate.machine.plan import Plan, plan
@@ -609,8 +609,11 @@ class AdapterState:
         collect(transaction, self.model, Change(before, after, modules, self._options.grad_follows, added, prepared.caches))
         if not before.adapters and after.adapters:
             transaction.item(self.model.__dict__, LINK, Link(self))
+            for method in BARRED if hasattr(self.model, "_hf_peft_config_loaded") else ():
+                transaction.item(self.model.__dict__, method, Barred(method))
         if before.adapters and not after.adapters:
-            transaction.drop(self.model.__dict__, LINK)
+            for key in (LINK, *BARRED):
+                transaction.drop(self.model.__dict__, key)
         if before.modules is not after.modules:
             transaction.attribute(self, "_modules", {path: module for path, module in modules.items() if path in after.modules})
         transaction.attribute(self, "_facts", after)

@@ -11,7 +11,7 @@ project = "adapterstate"
 author = "the adapterstate authors"
 release = version = installed_version("adapterstate")
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser", "adapterstate.sphinx"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"adapterstate {version}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from peft import PeftMixedModel, PeftModel
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
@@ -167,6 +167,40 @@ class ModelDoors(Doors):
         return super().generate(*args, **kwargs)
 
 
+class TransformersDoors(Doors):
+    """Doors of a transformers model that carries PEFT's layers without a `PeftModel` around it."""
+
+    @_through
+    def add_adapter(self, state: Any, adapter_config: Any, adapter_name: str | None = None) -> None:
+        name = adapter_name or "default"
+        state.peft_build("add_adapter", name, super().add_adapter, (adapter_config, adapter_name), {}, config=adapter_config)
+
+    @_through
+    def load_adapter(self, state: Any, peft_model_id: Any = None, adapter_name: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        name = adapter_name or "default"
+        return state.peft_build("load_adapter", name, super().load_adapter, (peft_model_id, adapter_name, *args), kwargs)
+
+    @_switch
+    def set_adapter(self, state: Any, adapter_name: Any) -> None:
+        state.peft_set_adapter(adapter_name)
+
+    @_switch
+    def enable_adapters(self, state: Any) -> None:
+        state.enable_adapters()
+
+    @_switch
+    def disable_adapters(self, state: Any) -> None:
+        state.disable_adapters()
+
+    @_through
+    def active_adapters(self, state: Any) -> list[str]:
+        return list(state.active_adapters)
+
+    @_through
+    def delete_adapter(self, state: Any, adapter_names: Any) -> None:
+        state.peft_delete_adapter(adapter_names)
+
+
 class TunerDoors(Doors):
     """Doors of PEFT's tuner, such as `LoraModel`."""
 
@@ -303,7 +337,7 @@ class StandingWrapper(_StandingIn, WrapperDoors):
         return getattr(self.__dict__[STAND_IN].module, name)
 
 
-ALL = (ModelDoors, TunerDoors, WeighingDoors, AllocatingDoors, LayerDoors, WrapperDoors)
+ALL = (ModelDoors, TransformersDoors, TunerDoors, WeighingDoors, AllocatingDoors, LayerDoors, WrapperDoors)
 
 
 def stands_in(module: nn.Module) -> bool:
@@ -337,7 +371,9 @@ def _generate(plain: type[nn.Module], standing_in: bool) -> type[nn.Module]:
         doors = (TunerDoors, *weighs, *((AllocatingDoors,) if hasattr(plain, "update_and_allocate") else ()))
     elif issubclass(plain, AuxiliaryTrainingWrapper):
         doors = (StandingWrapper if standing_in else WrapperDoors,)
-    else:
+    elif issubclass(plain, BaseTunerLayer):
         doors = (StandingLayer if standing_in else LayerDoors,)
+    else:
+        doors = (TransformersDoors if hasattr(plain, "_hf_peft_config_loaded") else Doors,)
     body: dict[str, Any] = {PLAIN: plain, "__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__}
     return type(plain.__name__, (*doors, plain), body)

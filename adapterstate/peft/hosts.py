@@ -49,7 +49,7 @@ def tuner_of(model: nn.Module) -> BaseTuner | None:
 
 def carries_peft(model: nn.Module) -> bool:
     """Whether PEFT has put anything into `model`, or wraps it."""
-    if isinstance(model, BaseTuner) or isinstance(getattr(model, "peft_config", None), dict):
+    if tuner_of(model) is not None or isinstance(model._modules.get("prompt_encoder"), nn.ModuleDict):
         return True
     return any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in model.modules())
 

@@ -19,7 +19,7 @@ from adapterstate.machine.records import Context
 from adapterstate.modules.wiring import normal_form, wire
 from adapterstate.modules.wrapping import BINDINGS, WIRING, generated_class
 from adapterstate.peft.hosts import CopyHost, Host, TokenHost, leaves, own_tensors
-from adapterstate.projection import Share, Shares, View, shares_of, view_of
+from adapterstate.projection import Share, Shares, View, view_of
 
 PLAIN = "_adapterstate_plain"
 """Attribute of a class with doors: the class of PEFT that it stands for."""
@@ -203,16 +203,15 @@ def _combined(host: CopyHost | TokenHost, view: View) -> nn.Module:
     return twin
 
 
-def merged_values(host: Host, context: Context) -> dict[nn.Module, Mapping[str, torch.Tensor]]:
-    """Return what the base would hold with every active adapter in it: module -> name of its tensor -> value."""
-    shares = shares_of(context, context.active)
-    if not shares:
-        return {}
-    if isinstance(host, CopyHost | TokenHost):
-        bindings = host.bindings([share.name for share in shares])
-        return {leaf: normal_form(leaf, bindings[path], shares) for path, leaf in leaves(host.base()) if path in bindings}
-    merged = merged_base(host, shares)
-    originals = dict(leaves(host.module._modules["base_layer"]))
+def combined_values(host: CopyHost | TokenHost, shares: Shares) -> dict[nn.Module, Mapping[str, torch.Tensor]]:
+    """Return what the base would hold with these copies or rows in it: module -> name of its tensor -> value."""
+    bindings = host.bindings([share.name for share in shares])
+    return {leaf: normal_form(leaf, bindings[path], shares) for path, leaf in leaves(host.base()) if path in bindings}
+
+
+def changed_values(original: nn.Module, merged: nn.Module) -> dict[nn.Module, Mapping[str, torch.Tensor]]:
+    """Return the parameters of `merged` that differ from those of `original`: module of the original -> name -> value."""
+    originals = dict(leaves(original))
     return {
         originals[path]: {
             name: value.detach()

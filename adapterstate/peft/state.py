@@ -34,7 +34,7 @@ from adapterstate.peft.hosts import (
     tuner_of,
     why_not_additive,
 )
-from adapterstate.peft.stand_ins import StandIn, merged_base, merged_values, stand_in, why_not_weighted
+from adapterstate.peft.stand_ins import StandIn, changed_values, combined_values, merged_base, stand_in, why_not_weighted
 from adapterstate.projection import requires_grad, shares_of
 from adapterstate.records import Finding, JournalEntry
 from adapterstate.state import AdapterState, Names, Prepared, exclusive, refuse_strange_policy
@@ -380,6 +380,18 @@ class PeftState(AdapterState):
     def _delete_event(self, names: tuple[str, ...]) -> Event:
         return Event("delete_adapter", names)
 
+    def _prepare_merge_and_unload(
+        self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None
+    ) -> Prepared:
+        prepared = super()._prepare_merge_and_unload(progressbar, safe_merge, adapter_names)
+        allowed = [path for path in self._hosts if self._is_stacked(path)]  # nothing is kept that would have to be taken apart again
+        return attrs.evolve(prepared, events=tuple(_without_reports(event, "mergeable", allowed) for event in prepared.events))
+
+    def _is_stacked(self, path: str) -> bool:
+        """Whether another adapter's layer is wrapped in this one."""
+        base = self._hosts[path].module._modules.get("base_layer")
+        return base is not None and any(other.module is base for other in self._hosts.values())
+
     def _merge_event(self, names: tuple[str, ...], facts: Facts, *, safe: bool = False) -> tuple[Event, dict[str, Any]]:
         broken: dict[str, str] = {}
         apart: dict[str, str] = {}
@@ -403,8 +415,7 @@ class PeftState(AdapterState):
 
     def _why_not_merged(self, host: Host, context: Context, merged: set[str], computed: dict[str, Any], *, safe: bool) -> str:
         """Try the merge on a copy; say what PEFT, or `safe`, has against it."""
-        base = host.module._modules.get("base_layer")
-        if base is None or any(other.module is base for other in self._hosts.values()):
+        if self._is_stacked(host.path):
             return "another adapter's layer is wrapped in this one; they are not merged apart"
         try:
             found = merged_base(host, shares_of(context, merged))
@@ -457,10 +468,8 @@ class PeftState(AdapterState):
             values: dict[str, Mapping[str, torch.Tensor]] = {}
             modules: dict[str, nn.Module] = {}
             shown = list(prepared.unloads([path for path, record in facts.modules.items() if record.context.active]))
-            for path in reversed(shown):  # a layer inside another comes first
-                for module, named in self._values(path, facts.modules[path].context, modules, values).items():
-                    key = f"{path}:{len(modules)}"
-                    modules[key], values[key] = module, named
+            for number, (module, named) in enumerate(self._values(facts, shown)):
+                modules[str(number)], values[str(number)] = module, named
             write_values(transaction, plain, modules, values, ())
         inside = {id(host.module) for host in self._hosts.values()}
         for parent in [*plain.modules()]:
@@ -478,12 +487,20 @@ class PeftState(AdapterState):
         transaction.attribute(self, "_hosts", {})
         transaction.attribute(self, "_facts", found.after)
 
-    def _values(
-        self, path: str, context: Context, modules: Mapping[str, nn.Module], values: Mapping[str, Mapping[str, torch.Tensor]]
-    ) -> Mapping[nn.Module, Mapping[str, torch.Tensor]]:
-        """The merged values of one host, on top of those of a layer inside it."""
-        host = self._hosts[path]
-        return {} if isinstance(host, PromptHost) else merged_values(host, context)
+    def _values(self, facts: Facts, paths: Sequence[str]) -> Iterator[tuple[nn.Module, Mapping[str, torch.Tensor]]]:
+        """The merged values of the base modules: module, and what its tensors become. Of layers in layers, the inner one is merged first."""
+        merged: dict[int, tuple[Host, nn.Module]] = {}
+        for path in reversed(paths):
+            host, context = self._hosts[path], facts.modules[path].context
+            shares = shares_of(context, context.active)
+            if isinstance(host, CopyHost | TokenHost):
+                yield from combined_values(host, shares).items()
+            elif not isinstance(host, PromptHost):
+                inside = host.module._modules["base_layer"]
+                start = merged.pop(id(inside), (host, host.innermost()))[1]
+                merged[id(host.module)] = host, merged_base(host, shares, start)
+        for host, module in merged.values():
+            yield from changed_values(host.innermost(), module).items()
 
     def _write(self, transaction: Transaction, found: Plan, hosts: Mapping[str, Host] | None = None) -> None:
         """Collect the difference of the projections, as PEFT's fields."""
@@ -578,7 +595,7 @@ class PeftState(AdapterState):
                 said = getattr(thing, name)
                 if said != value:
                     yield Finding(path, f"the field {name}", repr(value), repr(said))
-            layer: nn.Module = host.module
+            layer: Any = host.module
             needed = stand_in(host, context, enabled=facts.enabled, known=layer.__dict__.get(STAND_IN))
             if (needed is not None) is not stands_in(layer):
                 yield Finding(path, "what computes here", "as the state says", type(layer).__name__)
@@ -605,6 +622,14 @@ def _parts(hosts: Iterable[Host]) -> Iterator[nn.Module]:
 def _with_reports(event: Event, reports: Mapping[str, Mapping[str, str]]) -> Event:
     """The event, with what the modules report."""
     return attrs.evolve(event, reports=reports)
+
+
+def _without_reports(event: Event, guard: str, paths: Sequence[str]) -> Event:
+    """The event without what these modules report for a guard."""
+    if guard not in event.reports:
+        return event
+    left = {path: reason for path, reason in event.reports[guard].items() if path not in paths}
+    return _with_reports(event, {**event.reports, guard: left})
 
 
 def _rewrites_base(config: Any) -> bool:

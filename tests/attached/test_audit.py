@@ -1,0 +1,161 @@
+"""Reading flags that break rules: by name of the rule and place, changing nothing; attach refuses them, or repairs them and says what."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import peft
+import pytest
+import torch
+from torch import nn
+
+import adapterstate
+from adapterstate import ArgumentError, AttachError, attach
+from adapterstate.peft import audit
+
+from .models import CONFIGS, X, attached, differences, flags, lora, peft_model
+
+
+def half_switched(model: Any) -> None:
+    """What PEFT 0.21.2 leaves behind a refused set_adapter: a copy is active, LoRA is not."""
+    model.base_model.model.head1.set_adapter("b")
+
+
+def unknown_active(model: Any) -> None:
+    """What PEFT leaves after `base_model.set_adapter` of a name that no adapter has."""
+    for layer in (model.base_model.model.lin0, model.base_model.model.lin1):
+        layer.set_adapter("typo")
+    model.base_model.active_adapter = "typo"
+
+
+def half_disabled(model: Any) -> None:
+    """One layer is disabled."""
+    model.base_model.model.lin1.enable_adapters(False)
+
+
+def half_frozen(model: Any) -> None:
+    """One parameter of the active adapter is frozen."""
+    model.base_model.model.lin1.lora_A["e"].weight.requires_grad_(False)
+
+
+def merged(model: Any) -> None:
+    """PEFT has merged in place."""
+    model.merge_adapter()
+
+
+def partly_merged(model: Any) -> None:
+    """PEFT has merged one layer in place."""
+    model.base_model.model.lin0.merge()
+
+
+BROKEN: dict[str, tuple[Callable[[Any], None], str, str]] = {
+    "half switched": (half_switched, "same_everywhere", "base_model.model.head1"),
+    "unknown active": (unknown_active, "bad_input_is_an_error", ""),
+    "half disabled": (half_disabled, "same_everywhere", "base_model.model.lin1"),
+    "half frozen": (half_frozen, "same_everywhere", "base_model.model.lin1"),
+    "merged": (merged, "merge_is_exact", "base_model.model.lin0"),
+    "partly merged": (partly_merged, "merge_is_exact", "base_model.model.lin0"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_breaks_a_rule_is_named(case: str) -> None:
+    """The rule and the place; nothing is changed by looking; attach refuses with the same words and changes nothing."""
+    spoil, rule, where = BROKEN[case]
+    model = peft_model()
+    assert audit(model) == ()
+    spoil(model)
+    before = flags(model)
+    found = audit(model)
+    assert any(finding.what.startswith(rule) and finding.where == where for finding in found), found
+    with pytest.raises(AttachError, match=rule):
+        attach(model)
+    assert differences(before, flags(model)) == []
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_repair_sets_the_nearest_legal_state(case: str) -> None:
+    """With repair=True the model is attached in a legal state that computes, and the warning says what was changed."""
+    spoil, rule, _ = BROKEN[case]
+    model = peft_model()
+    healthy = model(X).detach()
+    spoil(model)
+    with pytest.warns(UserWarning, match=rule):
+        state = attach(model, repair=True)
+    assert state.check() == ()
+    assert audit(model) == ()
+    if case == "unknown active":
+        assert state.active_adapters == ()
+        state.set_adapter("e")
+    assert state.active_adapters == ("e",)
+    torch.testing.assert_close(model(X), healthy)
+
+
+def test_an_attached_model_passes_in_every_state() -> None:
+    """Flags that the state writes are legal, whatever happened, except what PEFT cannot express."""
+    model, state = attached("ebd")
+    for event in (
+        lambda: state.set_adapter(["d", "b"]),
+        lambda: state.set_requires_grad("b", False),
+        lambda: state.disable_adapters(),
+        lambda: state.enable_adapters(),
+        lambda: state.set_adapter([]),
+        lambda: state.set_requires_grad("e"),
+    ):
+        event()
+        assert audit(model) == ()
+
+
+def test_what_is_no_peft_model_is_refused() -> None:
+    """A typed error that says what was given."""
+    for thing in (nn.Linear(2, 2), "model"):
+        with pytest.raises(ArgumentError, match="PEFT"):
+            audit(thing)  # type: ignore[arg-type]
+
+
+def test_check_and_repair_after_foreign_writes() -> None:
+    """Fields that were written past the doors are named by `check` and mended by `repair`."""
+    model, state = attached()
+    before = model(X).detach()
+    model.base_model.model.lin0._active_adapter = ["b"]
+    model.base_model.model.lin1.lora_A["e"].weight.requires_grad_(False)
+    found = state.check()
+    assert {finding.where for finding in found} == {"base_model.model.lin0", "base_model.model.lin1 (e)"}
+    assert state.repair() == found
+    assert state.check() == ()
+    assert torch.equal(model(X), before)
+    assert adapterstate.attach(model) is state
+
+
+def test_a_part_of_an_attached_model_is_refused() -> None:
+    """Only the whole is attached."""
+    model, _ = attached()
+    with pytest.raises(AttachError, match="nothing has changed"):
+        attach(model.base_model.model)
+    with pytest.raises(AttachError, match="nothing has changed"):
+        attach(nn.Sequential(model))
+
+
+def test_mixed_models() -> None:
+    """LoRA and LoHa on one model, stacked on one layer: switching, several at once, deleting several, unloading."""
+    torch.manual_seed(0)
+    from .models import Net
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: Any = peft.get_peft_model(Net(), lora(), adapter_name="e", mixed=True).eval()
+        model.add_adapter("b", peft.LoHaConfig(target_modules=["lin0", "lin2"], r=2, init_weights=False))
+    twin = __import__("copy").deepcopy(model)
+    state = attach(model)
+    assert state.active_adapters == ("e",)
+    for names in (["b"], ["e", "b"], ["e"]):
+        model.set_adapter(names)
+        twin.set_adapter(names)
+        assert state.active_adapters == tuple(names)
+        assert torch.equal(model(X), twin(X))
+    model.set_adapter(["e", "b"])
+    twin.set_adapter(["e", "b"])
+    torch.testing.assert_close(model.merge_and_unload()(X), twin.merge_and_unload()(X))
+    assert CONFIGS
