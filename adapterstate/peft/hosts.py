@@ -266,6 +266,11 @@ class PromptHost(Host):
         """The parameters of the prompt encoder of adapter `name`."""
         yield from _parameters_in(self.module.prompt_encoder[name])
 
+    def delete(self, name: str) -> None:
+        """Drop the prompt of adapter `name`."""
+        del self.module.prompt_encoder[name]
+        self.module.prompt_tokens.pop(name, None)
+
     def active(self) -> tuple[str, ...]:
         """The prompt in use."""
         active = self.module.active_adapter

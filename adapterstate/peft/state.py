@@ -255,7 +255,8 @@ class PeftState(AdapterState):
             if name not in self._facts.adapters:
                 slots = {path: here[name] for path, here in slots_of(hosts, {name: config}).items() if name in here}
                 wanted = "frozen" if getattr(config, "inference_mode", False) else "trainable"
-                yield Event("add_adapter", (name,), wanted, on_overlap=on_overlap, proposal=Proposal(config, slots))
+                nowhere = {} if slots else {"targets_match": {"": texts.matches_nothing(config)}}
+                yield Event("add_adapter", (name,), wanted, on_overlap=on_overlap, proposal=Proposal(config, slots), reports=nowhere)
                 if asked and wanted == "trainable":
                     yield Event("set_requires_grad", (name,), "trainable")
 
@@ -488,7 +489,7 @@ class PeftState(AdapterState):
         transaction.attribute(self, "_facts", found.after)
 
     def _values(self, facts: Facts, paths: Sequence[str]) -> Iterator[tuple[nn.Module, Mapping[str, torch.Tensor]]]:
-        """The merged values of the base modules: module, and what its tensors become. Of layers in layers, the inner one is merged first."""
+        """The merged values of the base modules: module, and what its tensors become. Of layers in layers, the inner is merged first."""
         merged: dict[int, tuple[Host, nn.Module]] = {}
         for path in reversed(paths):
             host, context = self._hosts[path], facts.modules[path].context

@@ -36,3 +36,8 @@ def deleted(gone: str, fallback: str) -> str:
 def merging_more(merged: Sequence[str], names: Sequence[str]) -> str:
     """The warning that adapters are merged beside others."""
     return f"Already following adapters were merged {','.join(merged)}. You are now additionally merging {','.join(names)}."
+
+
+def matches_nothing(config: object) -> str:
+    """Why an adapter without any weights is refused; older releases of PEFT accept one."""
+    return f"Target modules {getattr(config, 'target_modules', None)} not found in the base model. Please check the target modules and try again."

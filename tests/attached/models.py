@@ -62,9 +62,22 @@ def shake(model: nn.Module) -> None:
 
 
 def attached(names: str = "eb", **options: Any) -> tuple[Any, AdapterState]:
-    """The same, attached."""
-    model = peft_model(names)
-    return model, attach(model, **options)
+    """The same, attached since its first adapter; older releases of PEFT break rules when they add a second one by themselves."""
+    torch.manual_seed(0)
+    model = get_peft_model(Net(), lora(**CONFIGS[names[0]]), adapter_name=names[0])
+    state = attach(model, **options)
+    for name in names[1:]:
+        model.add_adapter(name, lora(**CONFIGS[name]))
+    shake(model)
+    state._journal.clear()
+    return model.eval(), state
+
+
+def healthy_model(names: str = "eb") -> Any:
+    """A model that is not attached, with flags that break no rule whatever the release of PEFT."""
+    model, state = attached(names)
+    state.detach()
+    return model
 
 
 def flags(model: nn.Module) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import adapterstate
 from adapterstate import ArgumentError, AttachError, attach
 from adapterstate.peft import audit
 
-from .models import CONFIGS, X, attached, differences, flags, lora, peft_model
+from .models import CONFIGS, X, attached, differences, flags, healthy_model, lora
 
 
 def half_switched(model: Any) -> None:
@@ -64,7 +64,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], str, str]] = {
 def test_what_breaks_a_rule_is_named(case: str) -> None:
     """The rule and the place; nothing is changed by looking; attach refuses with the same words and changes nothing."""
     spoil, rule, where = BROKEN[case]
-    model = peft_model()
+    model = healthy_model()
     assert audit(model) == ()
     spoil(model)
     before = flags(model)
@@ -79,7 +79,7 @@ def test_what_breaks_a_rule_is_named(case: str) -> None:
 def test_repair_sets_the_nearest_legal_state(case: str) -> None:
     """With repair=True the model is attached in a legal state that computes, and the warning says what was changed."""
     spoil, rule, _ = BROKEN[case]
-    model = peft_model()
+    model = healthy_model()
     healthy = model(X).detach()
     spoil(model)
     with pytest.warns(UserWarning, match=rule):

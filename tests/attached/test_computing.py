@@ -14,7 +14,7 @@ from peft import get_peft_model
 
 from adapterstate import NotMergeableError, attach
 
-from .models import CONFIGS, X, Net, attached, lora, peft_model
+from .models import CONFIGS, Net, X, attached, lora, peft_model
 
 
 def dense(model: Any, *active: tuple[str, float, str]) -> torch.Tensor:
@@ -61,7 +61,8 @@ def dense(model: Any, *active: tuple[str, float, str]) -> torch.Tensor:
 
 def bases(model: Any) -> dict[str, torch.Tensor]:
     """The base's own values."""
-    return {k: p.detach().clone() for k, p in model.named_parameters() if "lora_" not in k and "modules_to_save." not in k and "delta" not in k}
+    adapters = ("lora_", "modules_to_save.", "delta")
+    return {k: p.detach().clone() for k, p in model.named_parameters() if not any(part in k for part in adapters)}
 
 
 def unchanged(model: Any, before: dict[str, torch.Tensor]) -> bool:

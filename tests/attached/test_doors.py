@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 
 from adapterstate import AdapterOverlapError, AttachError, attach
 
-from .models import CONFIGS, Net, X, attached, differences, look, lora, peft_model
+from .models import CONFIGS, X, Net, attached, differences, healthy_model, look, lora, peft_model
 
 
 def active_everywhere(model: Any, *names: str) -> bool:
@@ -27,7 +27,7 @@ def active_everywhere(model: Any, *names: str) -> bool:
 
 def test_a_fresh_model_keeps_its_state_and_output() -> None:
     """Attaching changes no flag, no value and no output."""
-    model = peft_model()
+    model = healthy_model()
     before = model(X).detach()
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     state = attach(model)
@@ -287,7 +287,7 @@ def test_loading(tmp_path: Any) -> None:
 
 def test_detaching_gives_back_the_untouched_model() -> None:
     """Classes, `__dict__`s and behaviour are PEFT's own again; what PEFT cannot express is refused with its name."""
-    model = peft_model()
+    model = healthy_model()
     types = [(name, type(module)) for name, module in model.named_modules()]
     state = attach(model)
     state.set_adapter(["e", "b"], on_overlap="sum")
