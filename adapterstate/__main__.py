@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapterstate.diagrams import command as diagrams
+from adapterstate.peft import command as audits
 
 NEEDED = {"rich": "rich", "sklearn": "scikit-learn"}
 """What the demo imports -> the package that it comes from."""
@@ -106,6 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     diagrams.add_arguments(diagram)
     diagram.set_defaults(run=diagrams.diagram)
+    audit = commands.add_parser(
+        "audit",
+        help="load a saved PEFT adapter and say which rules its flags break",
+        description=audits.DESCRIPTION,
+        epilog=audits.EPILOG,
+    )
+    audits.add_arguments(audit)
+    audit.set_defaults(run=audits.run)
     return parser
 
 

@@ -20,7 +20,6 @@ from adapterstate.machine.charts import Charts
 from adapterstate.machine.plan import Plan
 from adapterstate.machine.records import Context, Event, Facts, Policy, Proposal, Refusal
 from adapterstate.peft import texts
-from adapterstate.peft.audit import read, slots_of
 from adapterstate.peft.charts import PEFT_CHARTS, PROMPT_CHARTS
 from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, plain_class, stands_in
 from adapterstate.peft.hosts import (
@@ -34,6 +33,7 @@ from adapterstate.peft.hosts import (
     tuner_of,
     why_not_additive,
 )
+from adapterstate.peft.reading import read, slots_of
 from adapterstate.peft.stand_ins import StandIn, changed_values, combined_values, merged_base, stand_in, why_not_weighted
 from adapterstate.projection import requires_grad, shares_of
 from adapterstate.records import Finding, JournalEntry

@@ -40,4 +40,5 @@ def merging_more(merged: Sequence[str], names: Sequence[str]) -> str:
 
 def matches_nothing(config: object) -> str:
     """Why an adapter without any weights is refused; older releases of PEFT accept one."""
-    return f"Target modules {getattr(config, 'target_modules', None)} not found in the base model. Please check the target modules and try again."
+    targets = getattr(config, "target_modules", None)
+    return f"Target modules {targets} not found in the base model. Please check the target modules and try again."

@@ -159,3 +159,24 @@ def test_mixed_models() -> None:
     twin.set_adapter(["e", "b"])
     torch.testing.assert_close(model.merge_and_unload()(X), twin.merge_and_unload()(X))
     assert CONFIGS
+
+
+def test_the_command_line(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A saved adapter is loaded onto its base from directories; what cannot be loaded is an error of use."""
+    from adapterstate.__main__ import main
+
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.get_peft_model(base, peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+        model.save_pretrained(tmp_path / "adapter")
+        assert main(["audit", str(tmp_path / "adapter")]) == 0
+        assert "no rule is broken" in capsys.readouterr().out
+        assert main(["audit", str(tmp_path / "adapter"), "--base", str(tmp_path / "nowhere")]) == 2
+        assert "not a directory" in capsys.readouterr().err
+        assert main(["audit", str(tmp_path)]) == 2

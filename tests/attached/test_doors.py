@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 
 from adapterstate import AdapterOverlapError, AttachError, attach
 
-from .models import CONFIGS, X, Net, attached, differences, healthy_model, look, lora, peft_model
+from .models import CONFIGS, Net, X, attached, differences, healthy_model, look, lora, peft_model
 
 
 def active_everywhere(model: Any, *names: str) -> bool:

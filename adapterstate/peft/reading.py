@@ -31,14 +31,7 @@ class Reading:
 
 
 def audit(model: nn.Module) -> tuple[Finding, ...]:
-    """Read any PEFT model's flags, attached or not; say which rules they break and where. Changes nothing.
-
-    Returns:
-        One finding for each place, empty when the flags are those of a legal state. `what` begins with the name of the rule.
-
-    Raises:
-        ArgumentError: it is no module that PEFT has touched.
-    """
+    """As `adapterstate.peft.audit`."""
     if not isinstance(model, nn.Module) or not carries_peft(model):
         raise ArgumentError(f"audit was given a {type(model).__name__}; a model with PEFT's layers is expected; nothing has changed")
     return read(model).findings
