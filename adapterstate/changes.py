@@ -149,8 +149,8 @@ def _adapters(transaction: Transaction, change: Change) -> None:
             module = change.modules[path]
             known: Mapping[str, Binding] = module.__dict__.get(BINDINGS, {})
             binding = known[name] if name in known else change.added[path]
-            for parameter in parameters_of(binding):
-                transaction.accept_gradients(parameter, accepts)
+            for key in keys_of(binding):
+                transaction.accept_gradients(binding.slot._parameters, key, accepts)  # type: ignore[union-attr]
 
 
 def may_accept_otherwise(before: Facts, after: Facts, follows: GradFollows) -> dict[str, None]:
@@ -161,12 +161,18 @@ def may_accept_otherwise(before: Facts, after: Facts, follows: GradFollows) -> d
     return names
 
 
+def keys_of(binding: Binding) -> Iterator[str]:
+    """The names of those parameters of one adapter on one module that can accept gradients at all."""
+    if binding.slot is not None:
+        for key, parameter in binding.slot._parameters.items():
+            if parameter is not None and (parameter.is_floating_point() or parameter.is_complex()):
+                yield key
+
+
 def parameters_of(binding: Binding) -> Iterator[torch.Tensor]:
     """The parameters of one adapter on one module that can accept gradients at all."""
-    if binding.slot is not None:
-        for parameter in binding.slot._parameters.values():
-            if parameter is not None and (parameter.is_floating_point() or parameter.is_complex()):
-                yield parameter
+    for key in keys_of(binding):
+        yield binding.slot._parameters[key]  # type: ignore[union-attr,misc]
 
 
 def _base(transaction: Transaction, model: nn.Module, change: Change) -> None:
@@ -175,7 +181,7 @@ def _base(transaction: Transaction, model: nn.Module, change: Change) -> None:
     names = set((change.after if coming else change.before).base_trainable)
     for name, parameter in model.named_parameters():
         if name in names:
-            transaction.accept_gradients(parameter, not coming)
+            transaction.accept_gradients((parameter,), 0, not coming)
 
 
 def rewire_all(transaction: Transaction, model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], follows: GradFollows) -> None:
@@ -189,7 +195,7 @@ def rewire_all(transaction: Transaction, model: nn.Module, facts: Facts, modules
         for path in adapter.modules:
             for parameter in parameters_of(modules[path].__dict__[BINDINGS][name]):
                 adapters.add(id(parameter))
-                transaction.accept_gradients(parameter, requires_grad(facts, name, follows))
+                transaction.accept_gradients((parameter,), 0, requires_grad(facts, name, follows))
     for parameter in model.parameters():
         if id(parameter) not in adapters and facts.adapters:
-            transaction.accept_gradients(parameter, False)
+            transaction.accept_gradients((parameter,), 0, False)

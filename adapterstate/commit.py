@@ -9,7 +9,7 @@ can be undone, after it the event is complete.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -63,6 +63,38 @@ class _Attribute(_Write):
 
     def put(self, value: Any) -> None:
         setattr(self.holder, self.key, value)
+
+
+class _Flag(_Write):
+    """`requires_grad` of whatever parameter a container holds under a key when it is written."""
+
+    __slots__ = ()
+
+    def put(self, value: Any) -> None:
+        self.holder[self.key].requires_grad = value
+
+
+class Batch(_Write):
+    """Writes to keys and flags that were done before, to be done again as one."""
+
+    __slots__ = ("flags", "items")
+
+    def __init__(self, items: Sequence[_Item], flags: Sequence[_Flag]) -> None:
+        super().__init__(None, None, None, None)
+        self.items = tuple((write.holder, write.key, write.old, write.new) for write in items)
+        self.flags = tuple((write.holder, write.key, write.old, write.new) for write in flags)
+
+    def do(self) -> None:
+        for holder, key, _, new in self.items:
+            holder[key] = new
+        for holder, key, _, new in self.flags:
+            holder[key].requires_grad = new
+
+    def undo(self) -> None:
+        for holder, key, old, _ in self.items:
+            holder[key] = old
+        for holder, key, old, _ in self.flags:
+            holder[key].requires_grad = old
 
 
 class _Class(_Write):
@@ -180,10 +212,22 @@ class Transaction:
         """Exchange the class of a module."""
         self._writes.append(_Class(module, None, type(module), cls))
 
-    def accept_gradients(self, parameter: torch.Tensor, accepts: bool) -> None:
-        """Set `requires_grad` where it differs."""
-        if parameter.requires_grad is not accepts:
-            self._writes.append(_Attribute(parameter, "requires_grad", not accepts, accepts))
+    def accept_gradients(self, parameters: Mapping[Any, Any] | Sequence[Any], key: Any, accepts: bool) -> None:
+        """Set `requires_grad` of the parameter ``parameters[key]`` where it differs. The container is kept, not the parameter."""
+        if parameters[key].requires_grad is not accepts:
+            self._writes.append(_Flag(parameters, key, not accepts, accepts))
+
+    def batch(self) -> Batch | None:
+        """Return what was collected as one write that can be done again; None where some of it cannot be."""
+        items = [write for write in self._writes if type(write) is _Item]
+        flags = [write for write in self._writes if type(write) is _Flag]
+        if len(items) + len(flags) < len(self._writes) or any(write.old is MISSING or write.new is MISSING for write in items):
+            return None
+        return Batch(items, flags)
+
+    def again(self, batch: Batch) -> None:
+        """Do what was done before."""
+        self._writes.append(batch)
 
     def foreign(self, model: nn.Module, *, beside: Iterable[Any] = (), values: Iterable[torch.Tensor] = ()) -> None:
         """Announce that another library is about to write to `model`: what it writes is undone with the rest.

@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, get_args
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from adapterstate import errors
 from adapterstate.changes import Change, collect, rewire_all
-from adapterstate.commit import Transaction
+from adapterstate.commit import Batch, Transaction
 from adapterstate.compiled import CompileWatch
 from adapterstate.contexts import StateContext
 from adapterstate.inspection import Status, findings, status_of
@@ -28,6 +28,7 @@ from adapterstate.machine.charts import CHARTS, Charts
 from adapterstate.machine.engine import Engine
 from adapterstate.machine.plan import Plan, plan
 from adapterstate.machine.records import Event, Facts, Policy, Refusal
+from adapterstate.memory import Memory, key_of
 from adapterstate.modules.merging import why_not_finite, why_not_mergeable
 from adapterstate.modules.method import AdapterConfig
 from adapterstate.modules.slots import Slots
@@ -105,6 +106,7 @@ class AdapterState:
         self._running: FrameType | None = None
         self._holding: int | None = None
         self._compiles = CompileWatch()
+        self._memory = Memory()
         STATES.add(self)
 
     def __repr__(self) -> str:
@@ -248,7 +250,9 @@ class AdapterState:
             AdapterOverlapError: two of them replace the same rows of one base weight, and no policy combines them. Nothing has changed.
             NotSummableError: values that training updates would be summed or weighted. Nothing has changed.
         """
-        self._run("set_adapter", self._prepare_set_adapter(names, weights, on_overlap))
+        key = key_of("set_adapter", names, weights, on_overlap)
+        if not self._run_again("set_adapter", key):
+            self._run("set_adapter", self._prepare_set_adapter(names, weights, on_overlap), key)
 
     @exclusive
     def delete_adapter(self, name: str) -> None:
@@ -289,12 +293,14 @@ class AdapterState:
     @exclusive
     def enable_adapters(self) -> None:
         """Release `disable_adapters()`. Adapters stay disabled while a `disable_adapter()` context holds."""
-        self._run("enable_adapters", self._prepare_enable_adapters())
+        if not self._run_again("enable_adapters", "enable_adapters"):
+            self._run("enable_adapters", self._prepare_enable_adapters(), "enable_adapters")
 
     @exclusive
     def disable_adapters(self) -> None:
         """Apply no adapter until `enable_adapters()`: the model computes as the base does, bit for bit."""
-        self._run("disable_adapters", self._prepare_disable_adapters())
+        if not self._run_again("disable_adapters", "disable_adapters"):
+            self._run("disable_adapters", self._prepare_disable_adapters(), "disable_adapters")
 
     @exclusive
     def set_requires_grad(self, names: Names, requires_grad: bool = True) -> None:
@@ -400,23 +406,29 @@ class AdapterState:
 
     @exclusive
     def _enter_disable(self) -> None:
-        self._run("disable_adapter", Prepared((Event("disable_adapters", holder="context"),)))
+        if not self._run_again("disable_adapter", "disable_adapter"):
+            self._run("disable_adapter", Prepared((Event("disable_adapters", holder="context"),)), "disable_adapter")
 
     @exclusive
     def _leave_disable(self) -> None:
-        self._run("disable_adapter", Prepared((Event("enable_adapters", holder="context"),)))
+        if not self._run_again("disable_adapter", "leave disable_adapter"):
+            self._run("disable_adapter", Prepared((Event("enable_adapters", holder="context"),)), "leave disable_adapter")
 
     @exclusive
     def _enter_use(self, context: StateContext, names: Names, weights: Sequence[float] | None, on_overlap: Policy | None) -> None:
         context.kept = self._facts
-        self._run("use_adapter", self._prepare_set_adapter(names, weights, on_overlap))
+        key = key_of("set_adapter", names, weights, on_overlap)
+        if not self._run_again("use_adapter", key):
+            self._run("use_adapter", self._prepare_set_adapter(names, weights, on_overlap), key)
 
     @exclusive
     def _leave_use(self, context: StateContext) -> None:
         before: Facts = context.kept
         active = tuple(name for name in before.active if name in self._facts.adapters)
         merged = tuple(name for name in before.merged if name in self._facts.adapters)
-        self._run("use_adapter", Prepared(self._activation(active, before.weights, before.on_overlap, merged)))
+        key = None if merged else key_of("set_adapter", active, tuple(before.weights.items()), before.on_overlap)
+        if not self._run_again("use_adapter", key):
+            self._run("use_adapter", Prepared(self._activation(active, before.weights, before.on_overlap, merged)), key)
 
     # -------------------------------------------------------------------------------------------------------------- explaining
 
@@ -435,8 +447,12 @@ class AdapterState:
         if prepare is None:
             known = sorted(name.removeprefix("_prepare_") for name in dir(self) if name.startswith("_prepare_"))
             raise errors.ArgumentError(f"explain was given {event!r}; one of {known} is expected; nothing has changed")
+        key = key_of(event, *args, **kwargs) if event == "set_adapter" and not kwargs else None
         with self._lock:
-            found = plan(self.charts, self._facts, prepare(*args, **kwargs).events)
+            met = self._memory.find(key, self._facts)
+            found = met.plan if met is not None else plan(self.charts, self._facts, prepare(*args, **kwargs).events)
+            if met is None and key is not None:
+                self._memory.keep(key, found, None)
         return Explanation(found.accepted, found.refusals, found)
 
     # ---------------------------------------------------------------------------------------------------- preparing: no writes
@@ -563,15 +579,42 @@ class AdapterState:
 
     # ---------------------------------------------------------------------------------------------------------- the one path
 
-    def _run(self, name: str, prepared: Prepared) -> None:
-        """Plan, let the engine move, commit, tell the observers."""
+    def _run(self, name: str, prepared: Prepared, key: Hashable = None) -> None:
+        """Plan, let the engine move, commit, tell the observers. An event with a key is kept in memory."""
         found = self._judged(prepared.events)
+        keeps = key is not None and not found.before.merged and not found.after.merged  # no tensors are kept
+        if keeps:
+            found = _ending_in(found, self._memory.same(found.after))
         entry = self._entry(name, found)
+        batch: Batch | None = None
         with Transaction(self._journal, draws=prepared.prospect is not None) as transaction:
             if not entry.is_noop:
-                self._collect(transaction, found, prepared)
+                modules = self._collect(transaction, found, prepared)
+                batch = transaction.batch() if keeps else None
+                self._compiles.watch(transaction, self.model, found.after, modules)
+            transaction.attribute(self, "_facts", found.after)
             transaction.commit(entry)
+        if found.before.adapters.keys() != found.after.adapters.keys():
+            self._memory.forget()
+        elif keeps:
+            self._memory.keep(key, found, batch)
         self._tell(entry)
+
+    def _run_again(self, name: str, key: Hashable) -> bool:
+        """Do an event from memory; return whether it was there."""
+        known = self._memory.find(key, self._facts) if key is not None else None
+        if known is None or known.batch is None:
+            return False
+        found = known.plan
+        entry = JournalEntry(self._next_number(), name, tuple([step.event for step in found.steps]), known.changed, False)
+        with Transaction(self._journal) as transaction:
+            transaction.again(known.batch)
+            transaction.attribute(self, "_facts", found.after)
+            self._compiles.watch(transaction, self.model, found.after, self._modules)
+            transaction.commit(entry)
+        if self._observers:
+            self._tell(entry)
+        return True
 
     def _judged(self, events: Sequence[Event]) -> Plan:
         """The plan of events that are accepted, taken by the engine too; raise what refuses them."""
@@ -592,8 +635,8 @@ class AdapterState:
         events = tuple(step.event for step in found.steps)
         return JournalEntry(self._next_number(), name, events, found.changed, found.after == found.before)
 
-    def _collect(self, transaction: Transaction, found: Plan, prepared: Prepared) -> None:
-        """Collect everything that the plan writes. What can fail, or warn, does so here."""
+    def _collect(self, transaction: Transaction, found: Plan, prepared: Prepared) -> Mapping[str, nn.Module]:
+        """Collect everything that the plan writes; return the wrapped modules of both states. What can fail, or warn, does so here."""
         modules, added = self._modules, {}
         if prepared.prospect is not None:
             sites = prepared.prospect.sites
@@ -614,10 +657,9 @@ class AdapterState:
         if before.adapters and not after.adapters:
             for key in (LINK, *BARRED):
                 transaction.drop(self.model.__dict__, key)
-        if before.modules is not after.modules:
+        if before.modules.keys() != after.modules.keys():
             transaction.attribute(self, "_modules", {path: module for path, module in modules.items() if path in after.modules})
-        transaction.attribute(self, "_facts", after)
-        self._compiles.watch(transaction, self.model, after, modules)
+        return modules
 
     def _tell(self, entry: JournalEntry) -> None:
         """Call every observer; raise together what they raised. The event is complete."""
@@ -712,6 +754,14 @@ class Hold:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._state._holding = None
         self._state._lock.release()
+
+
+def _ending_in(found: Plan, after: Facts) -> Plan:
+    """The plan, ending in the object that stands for the facts which it leaves."""
+    if found.after is after:
+        return found
+    *first, last = found.steps
+    return attrs.evolve(found, steps=(*first, attrs.evolve(last, after=after)))
 
 
 def _revived(kind: type[AdapterState], model: nn.Module, options: Options) -> AdapterState:

@@ -114,8 +114,18 @@ def _property(registry: str, name: str) -> property:
     return property(read)
 
 
+_moves = 0
+
+
+def moves() -> int:
+    """How often the tensors of a wrapped module have been moved, in all: what was worked out before may not fit since."""
+    return _moves
+
+
 def refresh(module: nn.Module) -> None:
     """Decide again what depends on dtype or device, after `module` may have changed them."""
+    global _moves  # noqa: PLW0603 - a count of what happens to any module, whose state it cannot know
+    _moves += 1
     bindings: dict[str, Binding] = module.__dict__[BINDINGS]
     for binding in bindings.values():
         for part in binding.parts:

@@ -20,7 +20,7 @@ from adapterstate.machine.charts import Charts
 from adapterstate.machine.plan import Plan
 from adapterstate.machine.records import Context, Event, Facts, Policy, Proposal, Refusal
 from adapterstate.peft import texts
-from adapterstate.peft.charts import PEFT_CHARTS, PROMPT_CHARTS
+from adapterstate.peft.charts import ALONE_CHARTS, PEFT_CHARTS
 from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, plain_class, stands_in
 from adapterstate.peft.hosts import (
     CopyHost,
@@ -28,10 +28,14 @@ from adapterstate.peft.hosts import (
     PromptHost,
     TokenHost,
     configs_of,
+    forget,
     hand_on_training,
     hosts_of,
+    rewrites_base,
+    runs_alone,
     tuner_of,
     why_not_additive,
+    why_not_exact,
 )
 from adapterstate.peft.reading import read, slots_of
 from adapterstate.peft.stand_ins import StandIn, changed_values, combined_values, merged_base, stand_in, why_not_weighted
@@ -63,7 +67,7 @@ class PeftState(AdapterState):
         record = link.record if link is not None else None
         if record is None and (reason := why_foreign(model)):
             raise errors.AttachError(f"attach to {type(model).__name__} is refused: {reason}; nothing has changed")
-        charts = PROMPT_CHARTS if isinstance(model._modules.get("prompt_encoder"), nn.ModuleDict) else PEFT_CHARTS
+        charts = ALONE_CHARTS if runs_alone(model) else PEFT_CHARTS
         defaults = {
             "charts": charts,
             "grad_follows": "activation",
@@ -232,7 +236,8 @@ class PeftState(AdapterState):
         known = name in self._facts.adapters
         if not known or door != "load_adapter":
             self._judged((Event("add_adapter", (name,), proposal=Proposal(config)),))
-        values = [p for host in self._hosts.values() for p in host.module.parameters()] if known or _rewrites_base(config) else []
+        overwritten = [host.module for host in self._hosts.values()] if known else []
+        values = [p for module in ([self.model] if rewrites_base(config) else overwritten) for p in module.parameters()]
         with Transaction(self._journal, draws=True) as transaction:
             transaction.foreign(self.model, beside=[config] if hasattr(config, "__dict__") else [], values=values)
             self._link.builder = threading.get_ident()
@@ -245,7 +250,9 @@ class PeftState(AdapterState):
             found = self._judged(events)
             entry = self._entry(door, found)
             self._write(transaction, found, hosts=hosts)
+            transaction.attribute(self, "_facts", found.after)
             transaction.commit(entry)
+        self._memory.forget()
         self._tell(entry)
         return result
 
@@ -409,7 +416,8 @@ class PeftState(AdapterState):
             if merged != set(context.active) and strange:
                 apart[path] = f"{sorted(merged)} cannot be merged apart from {sorted(set(context.active) - merged)}: {strange}"
                 continue
-            reason = self._why_not_merged(host, context, merged, computed, safe=safe)
+            reason = why_not_exact(host, [facts.adapters[name].config for name in merged])
+            reason = reason or self._why_not_merged(host, context, merged, computed, safe=safe)
             if reason:
                 broken[path] = reason
         return Event("merge_adapter", names, reports={"mergeable": broken, "contributions_add": apart}), computed
@@ -431,12 +439,12 @@ class PeftState(AdapterState):
 
     # ------------------------------------------------------------------------------------------------------------------- writing
 
-    def _collect(self, transaction: Transaction, found: Plan, prepared: Prepared) -> None:
+    def _collect(self, transaction: Transaction, found: Plan, prepared: Prepared) -> Mapping[str, nn.Module]:
         before, after = found.before, found.after
         leaving = not after.adapters and any(step.event.name == "delete_adapter" for step in found.steps) and len(found.steps) > 1
         if prepared.unloads is not None or (leaving and found.steps[0].event.name == "unmerge_adapter"):
             self._unload(transaction, found, prepared)
-            return
+            return self._modules
         gone = [name for name in before.adapters if name not in after.adapters]
         if gone:
             transaction.foreign(self.model)
@@ -444,6 +452,7 @@ class PeftState(AdapterState):
             if before.active and after.active and all(name in gone for name in before.active):
                 warnings.warn(texts.deleted(before.active[0], after.active[0]), stacklevel=6)
         self._write(transaction, found)
+        return self._modules
 
     def _delete(self, gone: Sequence[str]) -> None:
         """Let PEFT delete the weights of adapters; what it would switch is kept from it."""
@@ -457,6 +466,7 @@ class PeftState(AdapterState):
                         if name in host.present:
                             host.delete(name)
                     configs.pop(name, None)
+                    forget(tuner_of(self.model), name)
                     hand_on_training(tuner_of(self.model), name, configs)
         finally:
             self._link.builder = None
@@ -472,21 +482,19 @@ class PeftState(AdapterState):
             for number, (module, named) in enumerate(self._values(facts, shown)):
                 modules[str(number)], values[str(number)] = module, named
             write_values(transaction, plain, modules, values, ())
-        inside = {id(host.module) for host in self._hosts.values()}
+        below = {
+            id(part): host.innermost() if part is host.module else part.get_base_layer()
+            for host in self._hosts.values()
+            for part in host.parts
+        }
         for parent in [*plain.modules()]:
             for name, child in parent._modules.items():
-                host = (
-                    next((h for h in self._hosts.values() if h.module is child), None)
-                    if child is not None and id(child) in inside
-                    else None
-                )
-                if host is not None and id(parent) not in inside:
-                    transaction.item(parent._modules, name, host.innermost())
+                if id(child) in below and id(parent) not in below:
+                    transaction.item(parent._modules, name, below[id(child)])
         transaction.drop(plain.__dict__, "peft_config")
         self._take_doors(transaction)
         transaction.attribute(self, "_modules", {})
         transaction.attribute(self, "_hosts", {})
-        transaction.attribute(self, "_facts", found.after)
 
     def _values(self, facts: Facts, paths: Sequence[str]) -> Iterator[tuple[nn.Module, Mapping[str, torch.Tensor]]]:
         """The merged values of the base modules: module, and what its tensors become. Of layers in layers, the inner is merged first."""
@@ -524,7 +532,6 @@ class PeftState(AdapterState):
         names = after.adapters if hosts is not None else may_accept_otherwise(before, after, follows)
         self._write_flags(transaction, after, here, names)
         self._write_roots(transaction, after)
-        transaction.attribute(self, "_facts", after)
 
     def _write_all(self, transaction: Transaction, *, flags: bool) -> None:
         """Collect the whole projection again."""
@@ -563,7 +570,7 @@ class PeftState(AdapterState):
             accepts = requires_grad(facts, name, self._options.grad_follows)
             for path in facts.adapters[name].modules:
                 for parameter in hosts[path].parameters(name):
-                    transaction.accept_gradients(parameter, accepts)
+                    transaction.accept_gradients((parameter,), 0, accepts)
 
     def _write_roots(self, transaction: Transaction, facts: Facts) -> None:
         """Collect the fields of PEFT's objects above the layers."""
@@ -612,12 +619,9 @@ _NOTHING: Any = object()
 
 
 def _parts(hosts: Iterable[Host]) -> Iterator[nn.Module]:
-    """PEFT's objects of these hosts that have doors: the layer inside a wrapper too."""
+    """PEFT's objects of these hosts that have doors."""
     for host in hosts:
-        if not isinstance(host, PromptHost):
-            yield host.module
-        if isinstance(host, TokenHost) and host.layer is not host.module:
-            yield host.layer
+        yield from host.parts
 
 
 def _with_reports(event: Event, reports: Mapping[str, Mapping[str, str]]) -> Event:
@@ -631,11 +635,6 @@ def _without_reports(event: Event, guard: str, paths: Sequence[str]) -> Event:
         return event
     left = {path: reason for path, reason in event.reports[guard].items() if path not in paths}
     return _with_reports(event, {**event.reports, guard: left})
-
-
-def _rewrites_base(config: Any) -> bool:
-    """Whether PEFT initialises an adapter of this config by changing the base weights."""
-    return isinstance(getattr(config, "init_lora_weights", None), str)
 
 
 def _is_trainable(door: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -143,6 +143,14 @@ def _summed_and_merged(world: World) -> None:
     world.state.merge_adapter(["a", "c"])
 
 
+def _seen(world: World) -> None:
+    """Switched there and back before, so that the next switch is done from memory."""
+    for _ in range(3):
+        world.state.set_adapter(["a", "b"])
+        world.state.set_adapter("b")
+    world.state.set_adapter(["a", "b"])
+
+
 def _one(world: World) -> None:
     world.state.delete_adapter("b")
 
@@ -156,6 +164,7 @@ CASES: dict[str, Case] = {
     "weights alone": Case(2, _summed_and_merged, lambda w: w.state.set_adapter(["a", "b", "c"], on_overlap="sum")),
     "merge with a policy": Case(2, _summed, lambda w: w.state.merge_adapter(["b", "c"])),
     "merge_and_unload with a policy": Case(2, _summed_and_merged, lambda w: w.state.merge_and_unload()),
+    "set from memory": Case(2, _seen, lambda w: w.state.set_adapter("b")),
     "merge": Case(2, _both, lambda w: w.state.merge_adapter()),
     "partial merge": Case(2, _both, lambda w: w.state.merge_adapter(["a"])),
     "safe merge": Case(2, _both, lambda w: w.state.merge_adapter(safe_merge=True)),
