@@ -38,6 +38,14 @@ class Change:
     follows: GradFollows
     added: Mapping[str, Binding] = attrs.field(factory=dict)
     caches: Mapping[str, Cache] = attrs.field(factory=dict)
+    _views: dict[tuple[int, int], tuple[View, bool]] = attrs.field(factory=dict, init=False)
+
+    def seen(self, facts: Facts, module: ModuleFacts) -> tuple[View, bool]:
+        """As `_seen`, worked out once for modules that share their context."""
+        key = id(facts), id(module.context)
+        if key not in self._views:
+            self._views[key] = _seen(facts, module)
+        return self._views[key]
 
 
 def collect(transaction: Transaction, model: nn.Module, change: Change) -> None:
@@ -122,8 +130,8 @@ def _wiring(transaction: Transaction, change: Change, path: str, bindings: Mappi
     """Collect what a module consults, if it has to consult anything else than before."""
     module = change.modules[path]
     old, new = change.before.modules.get(path), change.after.modules[path]
-    view, training = _seen(change.after, new)
-    if old is not None and (view, training) == _seen(change.before, old):
+    view, training = change.seen(change.after, new)
+    if old is not None and (view, training) == change.seen(change.before, old):
         return
     known = change.caches.get(path)
     if known is None and old is not None:

@@ -11,7 +11,7 @@ import attrs
 from torch import nn
 
 from adapterstate.machine.records import Footprint, Proposal, SlotFacts
-from adapterstate.modules.method import AdapterConfig, Auxiliary, Placement, Site, Tuner, base_tensor
+from adapterstate.modules.method import AdapterConfig, Placement, Site, base_tensor, is_auxiliary, is_tuner
 from adapterstate.modules.wrapping import is_wrapped, why_not_called, why_not_swappable
 
 Reports = dict[str, dict[str, str]]
@@ -79,7 +79,7 @@ def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: di
     kinds = tuple(dict.fromkeys(site.method.kind for site in sites))
     replaces: dict[str, Footprint] = {}
     for site in sites:
-        if not isinstance(site.method, Auxiliary):
+        if not is_auxiliary(site.method):
             continue
         for name, rows in site.method.replaces().items():
             shape = tuple(base_tensor(site.module, name).shape)
@@ -89,7 +89,7 @@ def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: di
             if common:
                 overlaps[path] = f"the adapter itself would replace {common} of {name} {footprint.shape} twice, as {' and '.join(kinds)}"
             replaces[name] = footprint if old is None else _union(old, footprint)
-    tunes = any(isinstance(site.method, Tuner) for site in sites)
+    tunes = any(is_tuner(site.method) for site in sites)
     slot = SlotFacts(kinds, tunes, replaces)
     return slot if replaces else shared.setdefault(kinds, slot)
 

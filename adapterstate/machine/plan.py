@@ -131,6 +131,9 @@ def plan(charts: Charts, facts: Facts, events: Sequence[Event]) -> Plan:
 
 Found = tuple[Guard, Refusal]
 
+_NOTHING = Context()
+"""The context of a module without adapters."""
+
 
 def _model_refusals(charts: Charts, facts: Facts, event: Event) -> Iterator[Found]:
     """Judge the guards of the whole model."""
@@ -176,7 +179,7 @@ def _offered(charts: Charts, facts: Facts, event: Event, after: Facts) -> Iterat
         old, new = facts.modules.get(path), after.modules.get(path)
         if old is not new:
             unwrapped = charts.activation.initial
-            situation = Situation(facts, path, old.context if old else Context())
+            situation = Situation(facts, path, old.context if old else _NOTHING)
             yield charts.activation, situation, old.activation if old else unwrapped, new.activation if new else unwrapped
 
 

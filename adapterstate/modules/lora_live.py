@@ -11,6 +11,7 @@ code reads a tensor of no dimensions, float64 because that promotes no result.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -188,8 +189,9 @@ def _prepared(live: LoraLive, module: nn.Module, x: torch.Tensor) -> torch.Tenso
     return F.dropout(x, live.dropout, module.training) if live.dropout else x
 
 
+@functools.lru_cache(maxsize=4096)
 def _factor(scale: float, device: torch.device) -> torch.Tensor:
-    """Make `scale` a tensor of shape ``()`` that a backward may save, also when made in inference mode."""
+    """Make `scale` a tensor of shape ``()`` that a backward may save, also when made in inference mode. It is never written: one is enough."""
     with torch.inference_mode(False):
         return torch.full((), scale, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from adapterstate.modules.method import Auxiliary, Tuner
+from adapterstate.modules.method import Tuner, is_auxiliary
 from adapterstate.modules.wiring import Bindings, Cache
 
 
@@ -15,7 +16,8 @@ def why_not_mergeable(module: nn.Module, bindings: Bindings, names: Sequence[str
     """Say why the weights that the adapters `names` touch cannot be kept precomputed; None when they can. Computes nothing."""
     for name in names:
         for part in bindings[name].parts:
-            touched = part.method.replaces() if isinstance(part.method, Auxiliary) else _tuned(module, part.method)
+            method: Any = part.method
+            touched = method.replaces() if is_auxiliary(method) else _tuned(module, method)
             for key in touched:
                 reason = _why_not(module, key)
                 if reason:

@@ -7,8 +7,9 @@ these protocols and nothing else: states, switching, merging, freezing, copying 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import attrs
 import torch
@@ -93,6 +94,28 @@ class Auxiliary(Protocol):
 
 
 Method = Tuner | Auxiliary
+
+
+def is_tuner(method: Method) -> TypeGuard[Tuner]:
+    """Whether a method adds to a module's output."""
+    return _has(type(method), Tuner)
+
+
+def is_auxiliary(method: Method) -> TypeGuard[Auxiliary]:
+    """Whether a method replaces rows of base tensors."""
+    return _has(type(method), Auxiliary)
+
+
+@functools.lru_cache(maxsize=4096)
+def _has(cls: type, protocol: Any) -> bool:
+    """Whether a class has what a protocol asks for. Python works this out anew, slowly, each time that it is asked."""
+    return all(hasattr(cls, name) for name in _MEMBERS[protocol])
+
+
+_MEMBERS = {
+    Tuner: ("kind", "tensors", "live", "delta"),
+    Auxiliary: ("kind", "tensors", "replaces", "replacement"),
+}
 
 
 @attrs.frozen(eq=False)

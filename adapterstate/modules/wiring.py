@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapterstate.modules.method import Auxiliary, Live, Method, Site, Tuner, base_tensor
+from adapterstate.modules.method import Live, Method, Site, base_tensor, is_auxiliary, is_tuner
 from adapterstate.modules.notices import MergedNotice
 from adapterstate.modules.reads import Cached, Replaced
 from adapterstate.modules.rows import rows_forward
@@ -56,7 +56,7 @@ class Part:
     def __init__(self, method: Method, tensors: Mapping[str, torch.Tensor], module: nn.Module) -> None:
         self.method = method
         self.tensors = tensors
-        self.live: Live | None = method.live(module, tensors) if isinstance(method, Tuner) else None
+        self.live: Live | None = method.live(module, tensors) if is_tuner(method) else None
 
 
 class Binding:
@@ -75,7 +75,7 @@ class Binding:
 
     def replacing(self, name: str) -> Iterator[Part]:
         """The parts that replace rows of the base tensor `name`."""
-        return (part for part in self.parts if isinstance(part.method, Auxiliary) and name in part.method.replaces())
+        return (part for part in self.parts if is_auxiliary(part.method) and name in part.method.replaces())
 
 
 Bindings = Mapping[str, Binding]
@@ -146,7 +146,7 @@ def stamp_of(module: nn.Module, bindings: Bindings, shares: Shares) -> Stamp:
     sources: list[torch.Tensor | None] = [*module._parameters.values()]
     for share in shares:
         for part in bindings[share.name].parts:
-            copied = module._buffers if isinstance(part.method, Auxiliary) else {}
+            copied = module._buffers if is_auxiliary(part.method) else {}
             sources += [part.tensors[key] for key in part.tensors if key not in copied]
     return tuple((id(t), 0 if t.is_inference() else t._version) for t in sources if t is not None)
 
@@ -169,7 +169,7 @@ def normal_form(module: nn.Module, bindings: Bindings, shares: Shares) -> dict[s
         wide: dict[str, torch.Tensor] = {}
         for share in shares:
             for part in bindings[share.name].parts:
-                if isinstance(part.method, Tuner):
+                if is_tuner(part.method):
                     for key, delta in part.method.delta(module, part.tensors).items():
                         if key not in wide:
                             wide[key] = _wide(module, key, replaced.get(key))
@@ -190,7 +190,7 @@ def _replaced(module: nn.Module, bindings: Bindings, shares: Shares) -> dict[str
     parts: dict[str, list[tuple[Part, Share]]] = {}
     for share in shares:
         for part in bindings[share.name].parts:
-            if isinstance(part.method, Auxiliary):
+            if is_auxiliary(part.method):
                 for key in part.method.replaces():
                     parts.setdefault(key, []).append((part, share))
     return {key: Replaced(key, found, base_tensor(module, key)) for key, found in parts.items()}

@@ -19,6 +19,7 @@ from adapterstate.link import LINK, Link, Options, why_foreign
 from adapterstate.machine.charts import Charts
 from adapterstate.machine.plan import Plan
 from adapterstate.machine.records import Context, Event, Facts, Policy, Proposal, Refusal
+from adapterstate.memory import key_of
 from adapterstate.peft import texts
 from adapterstate.peft.charts import ALONE_CHARTS, PEFT_CHARTS
 from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, plain_class, stands_in
@@ -35,6 +36,7 @@ from adapterstate.peft.hosts import (
     runs_alone,
     tuner_of,
     why_not_additive,
+    why_not_driven,
     why_not_exact,
 )
 from adapterstate.peft.reading import read, slots_of
@@ -65,7 +67,7 @@ class PeftState(AdapterState):
     @classmethod
     def _attached(cls, model: nn.Module, link: Link | None, given: Mapping[str, Any], *, repair: bool) -> AdapterState:
         record = link.record if link is not None else None
-        if record is None and (reason := why_foreign(model)):
+        if record is None and (reason := why_foreign(model) or why_not_driven(model)):
             raise errors.AttachError(f"attach to {type(model).__name__} is refused: {reason}; nothing has changed")
         charts = ALONE_CHARTS if runs_alone(model) else PEFT_CHARTS
         defaults = {
@@ -165,11 +167,14 @@ class PeftState(AdapterState):
     @exclusive
     def peft_set_adapter(self, names: Names, inference_mode: bool = False) -> None:
         """`set_adapter`, as PEFT's objects are asked for it; with `inference_mode`, what is activated is frozen too."""
+        key = None if inference_mode else key_of("set_adapter", names, None, None)
+        if self._run_again("set_adapter", key):
+            return
         prepared = self._prepare_set_adapter(names)
         if inference_mode:
             prepared = Prepared((*prepared.events, Event("set_requires_grad", prepared.events[0].adapters, "frozen")))
         merged = bool(self._facts.merged)
-        self._run("set_adapter", prepared)
+        self._run("set_adapter", prepared, key)
         if merged:
             warnings.warn(texts.MERGED_SWITCH, stacklevel=5)
 
