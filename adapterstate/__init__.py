@@ -1,6 +1,6 @@
 """The state of a torch model's adapters, as an explicit, declared state machine."""
 
-import adapterstate.diagrams  # noqa: F401 - it lets charts draw themselves in notebooks
+import adapterstate.notebooks  # noqa: F401 - it lets charts show themselves in notebooks
 from adapterstate.attaching import attach
 from adapterstate.config import LoraConfig
 from adapterstate.errors import (

@@ -197,6 +197,10 @@ class Transaction:
     def without(self, holder: dict[str, Any], key: str, gone: Mapping[str, Any] | set[str] | tuple[str, ...]) -> None:
         """Exchange the mapping ``holder[key]`` for one without the keys `gone`; undoing brings back the old one in its old order."""
         old = holder[key]
+        if len(gone) == 1 and next(reversed(old)) in gone:
+            for name in gone:  # the last one comes back in its place anyway
+                self._writes.append(_Item(old, name, old[name], MISSING))
+            return
         self._writes.append(_Item(holder, key, old, {name: value for name, value in old.items() if name not in gone}))
 
     def drop(self, mapping: dict[Any, Any], key: Any) -> None:

@@ -19,21 +19,21 @@ class CompileWatch:
     """Looks, whenever adapters come into force in a combination of shapes that has not been seen, whether compiled code has room for it."""
 
     def __init__(self) -> None:
-        self._configurations: dict[Any, bool] = {}
+        self._configurations: dict[Any, Any] = {}
         self._shapes: dict[Any, bool] = {}
 
     def watch(self, transaction: Transaction, model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module]) -> None:
         """Warn if the state `facts` would make ``torch.compile`` pass its limit at the next forward."""
         if "torch._dynamo" not in sys.modules or not facts.active:
             return
-        weighted = tuple(facts.weights)
-        configuration = (facts.active, facts.merged, facts.enabled, tuple(facts.adapters), weighted, facts.on_overlap)
+        # by identity, so that a thousand inactive adapters cost nothing; kept as a value, so that the identity stays theirs
+        configuration = (facts.active, facts.merged, facts.enabled, id(facts.adapters), tuple(facts.weights), facts.on_overlap)
         if configuration in self._configurations:
             return
         shapes = _shapes(facts, modules)
         if shapes not in self._shapes:
             _warn_at_limit(model, facts.active)
-        transaction.item(self._configurations, configuration, True)
+        transaction.item(self._configurations, configuration, facts.adapters)
         transaction.item(self._shapes, shapes, True)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from adapterstate.machine.records import Footprint, Proposal, SlotFacts
 from adapterstate.modules.method import AdapterConfig, Placement, Site, base_tensor, is_auxiliary, is_tuner
+from adapterstate.modules.slots import first_paths
 from adapterstate.modules.wrapping import is_wrapped, why_not_called, why_not_swappable
 
 Reports = dict[str, dict[str, str]]
@@ -66,8 +67,9 @@ def prospect(model: nn.Module, config: AdapterConfig, wrapped: Mapping[str, nn.M
 
 def _by_path(model: nn.Module, placement: Placement, wrapped: Mapping[str, nn.Module]) -> dict[str, list[Site]]:
     """The sites by the one path that names their module: the one it was wrapped under, else its first."""
-    paths = {id(module): path for path, module in model.named_modules()}
-    paths.update({id(module): path for path, module in wrapped.items()})
+    paths = {id(module): path for path, module in wrapped.items()}
+    if any(id(site.module) not in paths for site in placement.sites):
+        paths = {id(module): path for path, module in first_paths(model)} | paths
     sites: dict[str, list[Site]] = {}
     for site in placement.sites:
         sites.setdefault(paths[id(site.module)], []).append(site)

@@ -51,7 +51,9 @@ class Model(nn.Module):
         return x
 
 
-def ours(layers: int, adapters: int, *, beside: int = 0, targets: str = TARGETS, follows: Any = "trainability") -> adapterstate.AdapterState:
+def ours(
+    layers: int, adapters: int, *, beside: int = 0, targets: str = TARGETS, follows: Any = "trainability"
+) -> adapterstate.AdapterState:
     """A model with adapters."""
     state = adapterstate.attach(Model(layers, beside).eval(), grad_follows=follows)
     for i in range(adapters):
@@ -208,7 +210,9 @@ def events(quick: bool) -> Iterator[Line]:
         large.add_adapter("new", LoraConfig(r=2, target_modules=TARGETS))
         times.append(time.perf_counter() - start)
         large.delete_adapter("new")
-    yield within("add_adapter, 896 layers, per layer against 224", statistics.median(times) / 896, statistics.median(adds[0]) / LAYERS, 1.2, "224:")
+    yield within(
+        "add_adapter, 896 layers, per layer against 224", statistics.median(times) / 896, statistics.median(adds[0]) / LAYERS, 1.2, "224:"
+    )
     few, many = ours(8, 1), ours(8, 999)
     pair: list[list[float]] = [[], []]
     for _ in range(15):
@@ -271,7 +275,12 @@ def forward(quick: bool) -> Iterator[Line]:
                 for i in range(live):
                     state.add_adapter(f"x{i}", LoraConfig(r=2, target_modules=["0"]))
                 state.set_adapter([f"x{i}" for i in range(live)])
-                layer, hand, plain, x = model[0], HandWritten(nn.Linear(size, size), live).eval(), nn.Linear(size, size), torch.randn(8, size)
+                layer, hand, plain, x = (
+                    model[0],
+                    HandWritten(nn.Linear(size, size), live).eval(),
+                    nn.Linear(size, size),
+                    torch.randn(8, size),
+                )
                 count = max(20, 20_000 // size)
                 mine, other = interleaved(25, (lambda: layer(x), count), (lambda: hand(x), count))
                 yield within(f"forward, {live} live on {size}x{size}, against hand-written", mine, other, 1.0, "hand:")

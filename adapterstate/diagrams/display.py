@@ -48,7 +48,3 @@ def _chosen(bundle: dict[str, str], include: Iterable[str] | None, exclude: Iter
     wanted = set(bundle if include is None else include) - set(exclude or ())
     return {mime: text for mime, text in bundle.items() if mime in wanted}
 
-
-# The machine must not know how it is drawn, so its classes get the method that notebooks look for from here.
-setattr(Chart, "_repr_mimebundle_", chart_bundle)  # noqa: B010 - a plain assignment is an error to type checkers: there is no such attribute
-setattr(Charts, "_repr_mimebundle_", charts_bundle)  # noqa: B010

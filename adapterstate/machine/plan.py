@@ -84,7 +84,8 @@ class Plan:
         before, after = self.before.modules, self.after.modules
         if before is after:
             return ()
-        return tuple(path for path in {**before, **after} if before.get(path) != after.get(path))
+        paths = before if before.keys() == after.keys() else {**before, **after}
+        return tuple(path for path in paths if before.get(path) is not after.get(path) and before.get(path) != after.get(path))
 
 
 def plan(charts: Charts, facts: Facts, events: Sequence[Event]) -> Plan:

@@ -7,7 +7,7 @@ objects.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -85,6 +85,20 @@ class Slots(_Lean):
 
     def __init__(self) -> None:
         self.__dict__["_modules"] = {}
+
+
+def first_paths(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module of `model` once, with its first path; adapters' slots, which may be many, are not looked through."""
+    seen: set[int] = set()
+    waiting: list[tuple[str, nn.Module]] = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        children = [(f"{path}.{name}" if path else name, child) for name, child in module._modules.items() if child is not None]
+        waiting += [(name, child) for name, child in reversed(children) if not isinstance(child, Slots)]
 
 
 def slots_of(module: nn.Module) -> Mapping[str, Slot]:
