@@ -19,6 +19,7 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -282,15 +283,15 @@ def forward(quick: bool) -> Iterator[Line]:
                     torch.randn(8, size),
                 )
                 count = max(20, 20_000 // size)
-                mine, other = interleaved(25, (lambda: layer(x), count), (lambda: hand(x), count))
+                mine, other = interleaved(25, (partial(layer, x), count), (partial(hand, x), count))
                 yield within(f"forward, {live} live on {size}x{size}, against hand-written", mine, other, 1.0, "hand:")
                 if live == 1:
                     state.disable_adapters()
-                    off, base = interleaved(41, (lambda: layer(x), count), (lambda: plain(x), count))
+                    off, base = interleaved(41, (partial(layer, x), count), (partial(plain, x), count))
                     yield within(f"forward, disabled on {size}x{size}, against the plain module", off, base, 1.03, "plain:")
                     state.enable_adapters()
                     state.merge_adapter()
-                    merged, base = interleaved(41, (lambda: layer(x), count), (lambda: plain(x), count))
+                    merged, base = interleaved(41, (partial(layer, x), count), (partial(plain, x), count))
                     yield within(f"forward, merged on {size}x{size}, against the plain module", merged, base, 1.03, "plain:")
         rows = list(range(8))
         vocabulary = 16_000 if quick else 128_000
@@ -343,8 +344,8 @@ def main() -> int:
     head = [
         "# Speed",
         "",
-        f"`python benchmarks/speed.py{' --quick' if given.quick else ''}`, {datetime.date.today()}, torch {torch.__version__}, PEFT {peft.__version__}, "
-        f"Python {platform.python_version()}, one thread. Ratios are medians of interleaved rounds in one process, on a shared machine.",
+        f"`python benchmarks/speed.py{' --quick' if given.quick else ''}`, {datetime.date.today()}, torch {torch.__version__}, "
+        f"PEFT {peft.__version__}, Python {platform.python_version()}, one thread. Ratios are medians of interleaved rounds in one process, on a shared machine.",
         "",
         "| what | measured | ratio | target | met |",
         "|---|---|---|---|---|",

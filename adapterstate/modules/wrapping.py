@@ -124,7 +124,7 @@ def moves() -> int:
 
 def refresh(module: nn.Module) -> None:
     """Decide again what depends on dtype or device, after `module` may have changed them."""
-    global _moves  # noqa: PLW0603 - a count of what happens to any module, whose state it cannot know
+    global _moves
     _moves += 1
     bindings: dict[str, Binding] = module.__dict__[BINDINGS]
     for binding in bindings.values():
