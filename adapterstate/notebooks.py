@@ -1,6 +1,7 @@
 """Charts show themselves in notebooks.
 
-The machine must not know how it is drawn, so its classes get the method that notebooks look for from here. What draws is imported only when something is drawn.
+The machine must not know how it is drawn, so its classes get the method that notebooks look for from here. What draws is imported only
+when something is drawn.
 """
 
 from __future__ import annotations

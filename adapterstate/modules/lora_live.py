@@ -191,7 +191,7 @@ def _prepared(live: LoraLive, module: nn.Module, x: torch.Tensor) -> torch.Tenso
 
 @functools.lru_cache(maxsize=4096)
 def _factor(scale: float, device: torch.device) -> torch.Tensor:
-    """Make `scale` a tensor of shape ``()`` that a backward may save, also when made in inference mode. Nothing writes it: one is enough."""
+    """Make `scale` a tensor of shape ``()`` that a backward may save, also when made in inference mode. It is never written."""
     with torch.inference_mode(False):
         return torch.full((), scale, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
