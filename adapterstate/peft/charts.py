@@ -30,5 +30,5 @@ def single_active(_: Situation, event: Event) -> Sequence[Refusal]:
 PEFT_CHARTS = CHARTS.with_guard("merge_adapter", contributions_add).with_guard("set_adapter", contributions_add)
 """The charts of models that carry PEFT's layers."""
 
-PROMPT_CHARTS = PEFT_CHARTS.with_guard("set_adapter", single_active)
-"""The charts of prompt-learning models."""
+ALONE_CHARTS = PEFT_CHARTS.with_guard("set_adapter", single_active)
+"""The charts of models whose method runs with one adapter at a time, such as prompt learning."""

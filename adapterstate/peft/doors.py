@@ -265,6 +265,15 @@ class AllocatingDoors(Doors):
             super().update_and_allocate(global_step)
 
 
+class RestoringDoors(Doors):
+    """The door of layers that put base weights back, as new parameters, after a forward that has taken them out."""
+
+    def _restore_weights(self) -> None:
+        """As PEFT's; what computes in place of such a layer has taken out nothing."""
+        if not stands_in(self):
+            super()._restore_weights()
+
+
 class LayerDoors(Doors):
     """Doors of a tuner layer: what a user asks of one layer is asked of the model."""
 
@@ -337,7 +346,7 @@ class StandingWrapper(_StandingIn, WrapperDoors):
         return getattr(self.__dict__[STAND_IN].module, name)
 
 
-ALL = (ModelDoors, TransformersDoors, TunerDoors, WeighingDoors, AllocatingDoors, LayerDoors, WrapperDoors)
+ALL = (ModelDoors, TransformersDoors, TunerDoors, WeighingDoors, AllocatingDoors, RestoringDoors, LayerDoors, WrapperDoors)
 
 
 def stands_in(module: nn.Module) -> bool:
@@ -372,7 +381,8 @@ def _generate(plain: type[nn.Module], standing_in: bool) -> type[nn.Module]:
     elif issubclass(plain, AuxiliaryTrainingWrapper):
         doors = (StandingWrapper if standing_in else WrapperDoors,)
     elif issubclass(plain, BaseTunerLayer):
-        doors = (StandingLayer if standing_in else LayerDoors,)
+        restores = (RestoringDoors,) if hasattr(plain, "_restore_weights") else ()
+        doors = (*restores, StandingLayer if standing_in else LayerDoors)
     else:
         doors = (TransformersDoors if hasattr(plain, "_hf_peft_config_loaded") else Doors,)
     body: dict[str, Any] = {PLAIN: plain, "__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__}

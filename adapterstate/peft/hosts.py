@@ -7,6 +7,9 @@ from typing import Any
 
 import attrs
 import torch
+from peft import PeftMixedModel, PeftModel
+from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.lora.layer import MultiheadAttention as LoraAttention
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
@@ -22,21 +25,47 @@ ADDITIVE = frozenset(
     (
         "LORA",
         "ADALORA",
+        "ADAMSS",
+        "BEFT",
+        "DELORA",
+        "FOURIERFT",
+        "GRALORA",
+        "LILY",
         "LOHA",
         "LOKR",
-        "VERA",
-        "FOURIERFT",
+        "MISS",
+        "POLY",
+        "PSOFT",
+        "PVERA",
         "RANDLORA",
-        "C3A",
-        "VBLORA",
-        "WAVEFT",
         "SHIRA",
-        "GRALORA",
+        "SUPERTUNING",
         "TINYLORA",
         "UNILORA",
+        "VBLORA",
+        "VERA",
+        "WAVEFT",
     )
 )
-"""PEFT's methods whose contribution to an output is a sum over adapters, so that each may be merged or weighted by itself."""
+"""PEFT's methods of which an adapter adds the same whatever else is active or merged: each may be merged or weighted by itself.
+
+Found by experiment, which is a test. HiRA, GLoRA, FRoD, DEFT and PEANuT add too, but read the base weight, merged or not, to know what.
+"""
+NOT_ADDITIVE = (("use_dora", True), ("init_weights", "bat"), ("sample_at_inference", True))
+"""Options of those methods, with the value with which it is not so."""
+ALONE = frozenset(("LN_TUNING", "OSF", "SHADOW"))
+"""Methods whose layers run with one adapter at a time; of several, PEFT raises, or computes only the first."""
+IN_TURN = frozenset(("C3A", "OFT"))
+"""Methods of which PEFT runs several adapters one on the result of the other, and merges them as if it did not."""
+FIXED_IN_PROMPTS = {"CPTEmbedding": "embedding.weight", "CartridgeEncoder": "frozen_embedding"}
+"""Prompt encoders that hold a parameter which never trains."""
+NOT_DRIVEN = {
+    "ADAPTION_PROMPT": "activates an adapter by exchanging modules of the base, which hold no state of their own",
+    "XLORA": "activates its experts anew in each forward",
+}
+"""Methods whose activation is no fact that a state could hold, with what it is instead."""
+_KEYED = (dict, nn.ModuleDict, nn.ParameterDict, BufferDict)
+_OF_TORCH = frozenset(vars(nn.Module()))
 
 
 def tuner_of(model: nn.Module) -> BaseTuner | None:
@@ -49,7 +78,7 @@ def tuner_of(model: nn.Module) -> BaseTuner | None:
 
 def carries_peft(model: nn.Module) -> bool:
     """Whether PEFT has put anything into `model`, or wraps it."""
-    if tuner_of(model) is not None or isinstance(model._modules.get("prompt_encoder"), nn.ModuleDict):
+    if isinstance(model, PeftModel | PeftMixedModel) or tuner_of(model) is not None:
         return True
     return any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in model.modules())
 
@@ -89,15 +118,24 @@ class Host:
     Attributes:
         path: its name in the model.
         module: PEFT's object.
+        shared: the ids of containers that layers share with each other, which say nothing about one of them.
     """
 
     path: str
     module: Any
+    shared: frozenset[int] = frozenset()
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """PEFT's objects that this is made of, which switch together."""
+        return (self.module,)
 
     @property
     def present(self) -> tuple[str, ...]:
         """The adapters that have weights here."""
-        return tuple(sorted(self.module._get_available_adapters()))
+        names = (*self.module.adapter_layer_names, *self.module.other_param_names)
+        own = [container for name in names if id(container := _resolve(self.module, name)) not in self.shared]
+        return tuple(sorted({key for container in own if isinstance(container, _KEYED) for key in container}))
 
     def slot(self, name: str, kind: str) -> SlotFacts:
         """What adapter `name`, of a config of this kind, is here."""
@@ -105,12 +143,12 @@ class Host:
 
     def parameters(self, name: str) -> Iterator[nn.Parameter]:
         """The parameters of adapter `name` here that may train."""
-        module = self.module
-        frozen = getattr(module, "frozen_peft_weight_names", {}).get(name, ())
-        for attribute in module.adapter_layer_names:
-            container = _resolve(module, attribute)
-            if attribute not in frozen and hasattr(container, "keys") and name in container:
-                yield from _parameters_in(container[name])
+        for part in self.parts:
+            frozen = getattr(part, "frozen_peft_weight_names", {}).get(name, ())
+            for attribute in part.adapter_layer_names:
+                container = _resolve(part, attribute)
+                if attribute not in frozen and hasattr(container, "keys") and name in container:
+                    yield from _parameters_in(container[name])
 
     def active(self) -> tuple[str, ...]:
         """The adapters that PEFT's flags call active here."""
@@ -123,7 +161,8 @@ class Host:
 
     def delete(self, name: str) -> None:
         """Let PEFT drop the weights of adapter `name` here."""
-        self.module.delete_adapter(name)
+        for part in self.parts:
+            part.delete_adapter(name)
 
     def innermost(self) -> nn.Module:
         """The base module below all of PEFT's."""
@@ -132,9 +171,22 @@ class Host:
 
     def fields(self, facts: Facts, context: Context) -> Iterator[tuple[Any, str, Any]]:
         """PEFT's own fields as they have to be: object, name, value. A tuner layer names every active adapter, also those not here."""
-        yield self.module, "_active_adapter", list(facts.active)
-        yield self.module, "_disable_adapters", not facts.enabled
-        yield self.module, "merged_adapters", list(context.merged)
+        for part in self.parts:
+            yield part, "_active_adapter", list(facts.active)
+            yield part, "_disable_adapters", not facts.enabled
+            yield part, "merged_adapters", list(context.merged)
+
+
+class AttentionHost(Host):
+    """LoRA on `nn.MultiheadAttention`, which has a LoRA on the output projection inside it.
+
+    PEFT's forward merges both into the base, runs it, and unmerges them, in place.
+    """
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The layer, and the one on its output projection."""
+        return (self.module, self.module._modules["base_layer"].out_proj)
 
 
 class CopyHost(Host):
@@ -200,6 +252,11 @@ class TokenHost(Host):
         """The adapters that train rows here."""
         return tuple(sorted(self.layer.trainable_tokens_delta.keys()))
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The wrapper, and the layer in it."""
+        return (self.module,) if self.module is self.layer else (self.module, self.layer)
+
     def rows(self, name: str) -> tuple[int, ...]:
         """The rows that adapter `name` trains."""
         return tuple(int(row) for row in self.layer.token_indices[name])
@@ -258,13 +315,20 @@ class PromptHost(Host):
     """The prompts of a prompt-learning `PeftModel`, which runs with one of them at a time."""
 
     @property
+    def parts(self) -> tuple[Any, ...]:
+        """None beside the model itself."""
+        return ()
+
+    @property
     def present(self) -> tuple[str, ...]:
         """The adapters that have a prompt."""
         return tuple(self.module.prompt_encoder)
 
     def parameters(self, name: str) -> Iterator[nn.Parameter]:
         """The parameters of the prompt encoder of adapter `name`."""
-        yield from _parameters_in(self.module.prompt_encoder[name])
+        encoder = self.module.prompt_encoder[name]
+        fixed = FIXED_IN_PROMPTS.get(type(encoder).__name__)
+        yield from (parameter for path, parameter in encoder.named_parameters() if path != fixed)
 
     def delete(self, name: str) -> None:
         """Drop the prompt of adapter `name`."""
@@ -289,6 +353,8 @@ def hosts_of(model: nn.Module) -> dict[str, Host]:
     """Return everything that PEFT has put into `model`, by path."""
     found: dict[str, Host] = {}
     inside: set[int] = set()
+    tuner = tuner_of(model)
+    shared = frozenset(map(id, tuner._modules.values())) if tuner is not None else frozenset()
     if isinstance(model._modules.get("prompt_encoder"), nn.ModuleDict):
         found["prompt_encoder"] = PromptHost("prompt_encoder", model)
     for path, module in model.named_modules():
@@ -300,8 +366,11 @@ def hosts_of(model: nn.Module) -> dict[str, Host]:
         elif isinstance(module, TrainableTokensLayer):
             if id(module) not in inside:
                 found[path] = TokenHost(path, module)
-        elif isinstance(module, BaseTunerLayer):
-            found[path] = Host(path, module)
+        elif isinstance(module, LoraAttention):
+            found[path] = AttentionHost(path, module)
+            inside.update(map(id, found[path].parts))
+        elif isinstance(module, BaseTunerLayer) and id(module) not in inside:
+            found[path] = Host(path, module, shared)
     return found
 
 
@@ -312,6 +381,14 @@ def hand_on_training(tuner: Any, gone: str, configs: Mapping[str, Any]) -> None:
     name = next((other for other, config in configs.items() if not config.inference_mode), next(iter(configs)))
     tuner.trainable_adapter_name = name
     tuner.rankallocator = type(tuner.rankallocator)(tuner.model, configs[name], name)
+
+
+def forget(tuner: nn.Module | None, gone: str) -> None:
+    """Drop what a tuner itself, beside its layers, keeps under the name of a deleted adapter."""
+    kept = {**vars(tuner), **tuner._modules} if tuner is not None else {}
+    for key, container in kept.items():
+        if isinstance(container, _KEYED) and key != "model" and key not in _OF_TORCH and gone in container:
+            del container[gone]
 
 
 def kind_of(config: Any) -> str:
@@ -325,14 +402,41 @@ def method_of(config: Any) -> str:
 
 
 def why_not_additive(config: Any) -> str:
-    """Say why what an adapter of this config does is not a sum over adapters; empty when it is."""
+    """Say why what an adapter of this config adds depends on the others; empty when it does not."""
     method = method_of(config)
     if method not in ADDITIVE:
-        return f"{method} does not add to the output"
-    for variant in ("use_dora", "use_qalora"):
-        if getattr(config, variant, False):
-            return f"{variant} makes what it does depend on the other weights"
+        return f"what {method} does depends on the other adapters"
+    for option, value in NOT_ADDITIVE:
+        if getattr(config, option, None) == value:
+            return f"with {option}={value!r}, what {method} does depends on the other adapters"
     return ""
+
+
+def why_not_driven(model: nn.Module) -> str:
+    """Say why the method of `model` cannot be driven; empty when it can."""
+    reasons = ((method, NOT_DRIVEN.get(method)) for method in map(method_of, configs_of(model).values()))
+    return next((f"PEFT's {method} {reason}" for method, reason in reasons if reason), "")
+
+
+def why_not_exact(host: Host, configs: Sequence[Any]) -> str:
+    """Say why PEFT's merge of adapters with these configs gives something else than its layer computes; empty when it does not."""
+    methods = [method_of(config) for config in configs]
+    if len(methods) > 1 and not IN_TURN.isdisjoint(methods):
+        return f"PEFT runs several {methods[0]} adapters one on the result of the other, but merges them otherwise"
+    if "OFT" in methods and any(size > 1 for size in getattr(host.innermost(), "kernel_size", ())):
+        return "PEFT rotates the patches that this convolution reads, which overlap, but merges as if they did not"
+    return ""
+
+
+def runs_alone(model: nn.Module) -> bool:
+    """Whether the method of `model` runs with one adapter at a time."""
+    prompts = isinstance(model._modules.get("prompt_encoder"), nn.ModuleDict)
+    return prompts or any(method_of(config) in ALONE for config in configs_of(model).values())
+
+
+def rewrites_base(config: Any) -> bool:
+    """Whether PEFT initialises an adapter of this config by changing the base weights."""
+    return isinstance(getattr(config, "init_lora_weights", None), str) or getattr(config, "kasa_config", None) is not None
 
 
 def leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -18,7 +18,7 @@ from torch import nn
 from adapterstate.machine.records import Context
 from adapterstate.modules.wiring import normal_form, wire
 from adapterstate.modules.wrapping import BINDINGS, WIRING, generated_class
-from adapterstate.peft.hosts import CopyHost, Host, TokenHost, leaves, own_tensors
+from adapterstate.peft.hosts import AttentionHost, CopyHost, Host, TokenHost, leaves, own_tensors
 from adapterstate.projection import Share, Shares, View, view_of
 
 PLAIN = "_adapterstate_plain"
@@ -61,11 +61,13 @@ def stand_in(host: Host, context: Context, *, enabled: bool, known: StandIn | No
     if isinstance(host, CopyHost | TokenHost):
         return _auxiliary(host, context, view, known)
     weighted = any(share.weight != 1 for share in view.live)
-    if not context.merged and not weighted:
+    in_place = isinstance(host, AttentionHost)  # PEFT's forward would write into the base
+    if not context.merged and not weighted and not in_place:
         return None
     merged = _kept(view, known) or (merged_base(host, view.cached) if view.cached else None)
     base = merged if view.reads_cache else None
-    return StandIn(_layer(host.module, base, view.live), view, whole=False, merged=merged)
+    twin = Afresh(host, base, view.live) if in_place else _layer(host, base, view.live)
+    return StandIn(twin, view, whole=False, merged=merged)
 
 
 def _kept(view: View, known: StandIn | None) -> nn.Module | None:
@@ -84,16 +86,42 @@ def why_not_weighted(host: Host, name: str) -> str:
 # ------------------------------------------------------------------------------------------------------------- tuner layers
 
 
-def _layer(layer: Any, base: nn.Module | None, live: Shares) -> Any:
+def _layer(host: Host, base: nn.Module | None, live: Shares) -> Any:
     """A twin of a tuner layer that computes with these adapters on this base."""
-    twin = _twin(layer, base)
-    own = twin.__dict__
-    own["merged_adapters"] = []
-    own["_active_adapter"] = [share.name for share in live]
-    own["_disable_adapters"] = not live
-    if any(share.weight != 1 for share in live):
-        own["scaling"] = _weighted(layer, live)
+    twin = _twin(host.module, base)
+    _switch(attrs.evolve(host, module=twin), live)
     return twin
+
+
+class Afresh(nn.Module):
+    """A twin that is made for each call, on a base of its own, of a layer whose forward writes into its base."""
+
+    host: Host
+    base: nn.Module | None
+    live: Shares
+
+    def __init__(self, host: Host, base: nn.Module | None, live: Shares) -> None:
+        super().__init__()
+        self.__dict__.update(host=host, base=base, live=live)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute as the twin does."""
+        copies: dict[int, nn.Module] = {}
+        base = _structure(self.host.module.base_layer if self.base is None else self.base, copies)
+        for copied in copies.values():
+            copied.__dict__.update(_parameters=dict(copied._parameters), training=self.training)
+        return _layer(self.host, base, self.live).forward(*args, **kwargs)
+
+
+def _switch(host: Host, live: Shares) -> None:
+    """Let twins of the parts of a layer compute with these adapters."""
+    for part in host.parts:
+        own = part.__dict__
+        own["merged_adapters"] = []
+        own["_active_adapter"] = [share.name for share in live]
+        own["_disable_adapters"] = not live
+        if any(share.weight != 1 for share in live):
+            own["scaling"] = _weighted(part, live)
 
 
 def _weighted(layer: Any, shares: Iterable[Share]) -> dict[str, float]:
@@ -115,49 +143,49 @@ def _twin(layer: nn.Module, base: nn.Module | None = None) -> Any:
 def merged_base(host: Host, shares: Shares, base: nn.Module | None = None) -> nn.Module:
     """Return a copy of the base layer into which PEFT has merged these adapters.
 
-    Sums are made in at least float32 and rounded once. PEFT's own `merge` runs on the copy.
+    Sums are made in at least float32 and rounded once. PEFT's own `merge` runs on a copy of the layer, which owns everything that PEFT may
+    write to: the base's values, and the containers in which the layer keeps its adapters.
 
     Args:
         host: a tuner layer.
         shares: which of its adapters, and their weights.
         base: what to copy; the layer's own base by default.
     """
-    layer = host.module
-    source = layer._modules["base_layer"] if base is None else base
     with torch.inference_mode(False), torch.no_grad():
         copies: dict[int, nn.Module] = {}
-        base = _structure(source, copies)
-        dtypes = []
+        scratch: Any = _structure(host.module, copies)
+        if base is not None:
+            scratch._modules["base_layer"] = _structure(base, copies)
         for twin in copies.values():
-            held = dict(twin._parameters)
-            twin.__dict__["_parameters"] = held
-            for name, parameter in held.items():
-                if parameter is not None:
-                    dtypes.append((held, name, parameter.dtype))
-                    wide = parameter.dtype
-                    if parameter.is_floating_point():
-                        wide = torch.promote_types(parameter.dtype, torch.float32)
-                    held[name] = nn.Parameter(parameter.detach().to(wide, copy=True), requires_grad=False)
-        scratch = _twin(layer, base)
-        own = scratch.__dict__
-        names = [share.name for share in shares]
-        own["merged_adapters"] = []
-        own["_active_adapter"] = names
-        own["_disable_adapters"] = False
-        if isinstance(own.get("_caches"), dict):
-            own["_caches"] = dict(own["_caches"])
-        if any(share.weight != 1 for share in shares):
-            own["scaling"] = _weighted(layer, shares)
+            twin.__dict__.update({key: value.copy() for key, value in twin.__dict__.items() if isinstance(value, dict | list | set)})
+        dtypes = [(twin, *_widened(twin, name)) for twin in scratch.base_layer.modules() for name in twin._parameters]
+        _switch(attrs.evolve(host, module=scratch), shares)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            scratch.merge(safe_merge=False, adapter_names=names)
-        for held, name, dtype in dtypes:
-            value = held[name]
-            assert value is not None
-            if value.dtype != dtype:
-                held[name] = nn.Parameter(value.detach().to(dtype), requires_grad=False)
-    found: nn.Module = scratch._modules["base_layer"]
+            scratch.merge(safe_merge=False, adapter_names=[share.name for share in shares])
+        made: set[int] = set()
+        for twin, name, dtype in dtypes:
+            value = getattr(twin, name)
+            if value is not None:
+                twin.__dict__.pop(name, None)  # PEFT may leave a tensor in place of the parameter
+                twin._parameters[name] = rounded = nn.Parameter(value.detach().to(dtype), requires_grad=False)
+                made.add(id(rounded))
+        found: nn.Module = scratch.base_layer
+        for twin in found.modules():  # a method may put a module of its own in place of the base
+            for name, value in twin._parameters.items():
+                if value is not None and id(value) not in made:
+                    twin._parameters[name] = nn.Parameter(value.detach().clone(), requires_grad=False)
     return found
+
+
+def _widened(module: nn.Module, name: str) -> tuple[str, torch.dtype | None]:
+    """Give a module a copy of one of its parameters, wide enough to add to; return the name, and the type that it had."""
+    parameter = module._parameters[name]
+    if parameter is None:
+        return name, None
+    wide = torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype
+    module._parameters[name] = nn.Parameter(parameter.detach().to(wide, copy=True), requires_grad=False)
+    return name, parameter.dtype
 
 
 # ------------------------------------------------------------------------------------------------------------ copies and rows
