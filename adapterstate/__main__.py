@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapterstate.diagrams import command as diagrams
+from adapterstate.inspector import command as inspections
 from adapterstate.peft import command as audits
 
 NEEDED = {"rich": "rich", "sklearn": "scikit-learn"}
@@ -107,6 +108,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     diagrams.add_arguments(diagram)
     diagram.set_defaults(run=diagrams.diagram)
+    inspect = commands.add_parser(
+        "inspect",
+        help="write a page about a model's adapters, with a simulator in it",
+        description=inspections.DESCRIPTION,
+        epilog=inspections.EPILOG,
+    )
+    inspections.add_arguments(inspect)
+    inspect.set_defaults(run=inspections.run)
     audit = commands.add_parser(
         "audit",
         help="load a saved PEFT adapter and say which rules its flags break",

@@ -1,10 +1,10 @@
 """What the harness finds in releases of PEFT, unaided: each release in an environment of its own, with a transformers of its time.
 
-    python benchmarks/peft_versions.py [--versions 0.17.1 0.21.2] [--seconds 240] [--output FILE]
+    python benchmarks/peft_versions.py [--versions 0.17.1 0.19.1 0.20.0 0.21.2] [--seconds 240] [--output FILE]
 
 Of each release, the harness looks for a sequence of events that breaks a rule; what it finds is then tolerated, and it looks for the next,
-until it finds nothing or the time is over. The sequences are the shortest that it came to. A last line per release says what it finds in
-the same release attached to this package's state, with nothing tolerated.
+until it finds nothing or the time is over. The sequences are the shortest that it came to. The first line of each release also says what it
+finds in that release attached to this package's state, with nothing tolerated; attaching is meant for the newest release and two before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEWEST = "0.21.2"
 def main() -> int:
     """Make the environments, run this file in each, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--versions", nargs="+", default=["0.17.1", NEWEST], metavar="VERSION")
+    parser.add_argument("--versions", nargs="+", default=["0.17.1", "0.19.1", "0.20.0", NEWEST], metavar="VERSION")
     parser.add_argument("--seconds", type=int, default=240, help="for each release")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table to FILE")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -83,8 +83,8 @@ def look(seconds: int) -> dict[str, Any]:
             ended = "nothing more is found"
             break
     try:
-        check_adapter_system(PeftSystem, settings=how)
-        attached = "nothing"
+        report = check_adapter_system(PeftSystem, settings=how)
+        attached = f"nothing in {report.examples} sequences"
     except Broken as broken:
         attached = str(broken)
     return {
@@ -102,7 +102,7 @@ def table(found: dict[str, Any]) -> list[str]:
     lines = [
         f"## PEFT {found['peft']} with transformers {found['transformers']}",
         "",
-        f"{len(found['found'])} distinct findings in {found['seconds']} s ({found['ended']}). Attached, the harness finds: {found['attached']}.",
+        f"{len(found['found'])} distinct findings in {found['seconds']} s ({found['ended']}). Attached: {found['attached'].splitlines()[0]}.",
     ]
     for number, each in enumerate(found["found"], 1):
         lines += ["", f"### {number}. `{each['finding']}`", "", "```text", each["text"], "```"]

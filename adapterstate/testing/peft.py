@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import peft
@@ -114,6 +114,7 @@ class PeftSystem(AdapterSystem):
         self.plain = copy.deepcopy(self.base)
         self.model: Any = None
         self.state: Any = None
+        self._off = 0  # how often adapters were disabled before there was a model to be told
         if attached:
             # PEFT makes no model without an adapter, so that there was one before the first
             self.model = peft.get_peft_model(self.base, _config("first"), adapter_name="before").eval()
@@ -133,6 +134,8 @@ class PeftSystem(AdapterSystem):
                 raise ValueError(f"{name!r} is no name")
             else:  # on a copy: what a failure leaves in a base without a model is nothing that an event could undo
                 self.model = peft.get_peft_model(copy.deepcopy(self.base), own, adapter_name=name)
+                if self._off:
+                    self.model.base_model.disable_adapter_layers()
         self.model.eval()
 
     def set_adapter(self, names: list[str], /, **options: Any) -> None:
@@ -157,12 +160,16 @@ class PeftSystem(AdapterSystem):
 
     def enable_adapters(self) -> None:
         with _quiet():
-            if self.model is not None:
+            if self.model is None:
+                self._off = 0
+            else:
                 self.model.base_model.enable_adapter_layers()
 
     def disable_adapters(self) -> None:
         with _quiet():
-            if self.model is not None:
+            if self.model is None:
+                self._off = 1
+            else:
                 self.model.base_model.disable_adapter_layers()
 
     def set_requires_grad(self, names: list[str], requires_grad: bool, /) -> None:
@@ -171,9 +178,18 @@ class PeftSystem(AdapterSystem):
 
     def disable_adapter(self) -> AbstractContextManager[object]:
         if self.model is None:
-            return nullcontext()
+            return self._off_for_a_while()
         context: AbstractContextManager[object] = self.model.disable_adapter()
         return context
+
+    @contextmanager
+    def _off_for_a_while(self) -> Iterator[None]:
+        """As PEFT's context, where there is no model yet."""
+        self._off += 1
+        yield
+        self._off -= 1
+        if self.model is not None and not self._off:
+            self.model.base_model.enable_adapter_layers()
 
     def use_adapter(self, names: list[str], /, **options: Any) -> AbstractContextManager[object]:
         context: AbstractContextManager[object] = self.state.use_adapter(names, **options)
@@ -199,11 +215,12 @@ class PeftSystem(AdapterSystem):
             known = [name for name in configs if name in here]
             active = layer.active_adapters
             active = [active] if isinstance(active, str) else list(active)
-            merged = getattr(layer, "token_adapter", layer).merged_adapters
+            merged = getattr(getattr(layer, "token_adapter", layer), "merged_adapters", [])
             if known:
                 on = [name for name in active if name in known]
                 views[path] = ModuleView(known, on, [name for name in on if name in merged])
-        return Observation(views, not any(disabled), {name: grads_of(parameters) for name, parameters in grads.items()})
+        off = any(disabled) or (self.model is None and self._off > 0)
+        return Observation(views, not off, {name: grads_of(parameters) for name, parameters in grads.items()})
 
     def forward(self, x: Any, /) -> torch.Tensor:
         output: torch.Tensor = (self.base if self.model is None else self.model)(x)
