@@ -35,7 +35,8 @@ def main() -> int:
     if given.inside:
         print(json.dumps(look(given.seconds)))
         return 0
-    lines = ["# What the harness finds in PEFT", "", f"`python benchmarks/peft_versions.py {' '.join(sys.argv[1:])}`, {datetime.date.today()}"]
+    command = " ".join(["python benchmarks/peft_versions.py", *sys.argv[1:]])
+    lines = ["# What the harness finds in PEFT", "", f"`{command}`, {datetime.date.today()}"]
     for version in given.versions:
         found = in_its_own_environment(version, given.seconds)
         lines += ["", *table(found)]
@@ -102,7 +103,8 @@ def table(found: dict[str, Any]) -> list[str]:
     lines = [
         f"## PEFT {found['peft']} with transformers {found['transformers']}",
         "",
-        f"{len(found['found'])} distinct findings in {found['seconds']} s ({found['ended']}). Attached: {found['attached'].splitlines()[0]}.",
+        f"{len(found['found'])} distinct findings in {found['seconds']} s ({found['ended']}). "
+        f"Attached: {found['attached'].splitlines()[0]}.",
     ]
     for number, each in enumerate(found["found"], 1):
         lines += ["", f"### {number}. `{each['finding']}`", "", "```text", each["text"], "```"]

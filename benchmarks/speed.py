@@ -345,8 +345,8 @@ def main() -> int:
         "# Speed",
         "",
         f"`python benchmarks/speed.py{' --quick' if given.quick else ''}`, {datetime.date.today()}, torch {torch.__version__}, "
-        f"PEFT {peft.__version__}, Python {platform.python_version()}, one thread. Ratios are medians of interleaved rounds in one process, "
-        "on a shared machine.",
+        f"PEFT {peft.__version__}, Python {platform.python_version()}, one thread. Ratios are medians of interleaved rounds in one "
+        "process, on a shared machine.",
         "",
         "| what | measured | ratio | target | met |",
         "|---|---|---|---|---|",

@@ -89,6 +89,10 @@ def configs_of(model: nn.Module) -> dict[str, Any]:
     return found
 
 
+Place = tuple[dict[str, Any], str]
+"""A mapping that holds a parameter, and its key there."""
+
+
 class TokenRows(Mapping[str, torch.Tensor]):
     """The rows that one adapter trains, under the name that the method of this package gives them."""
 
@@ -143,12 +147,16 @@ class Host:
 
     def parameters(self, name: str) -> Iterator[nn.Parameter]:
         """The parameters of adapter `name` here that may train."""
+        return (held[key] for held, key in self.places(name))
+
+    def places(self, name: str) -> Iterator[Place]:
+        """Where the parameters of adapter `name` are held here: the parameters themselves may be exchanged."""
         for part in self.parts:
             frozen = getattr(part, "frozen_peft_weight_names", {}).get(name, ())
             for attribute in part.adapter_layer_names:
                 container = _resolve(part, attribute)
                 if attribute not in frozen and hasattr(container, "keys") and name in container:
-                    yield from _parameters_in(container[name])
+                    yield from _places(container, name)
 
     def active(self) -> tuple[str, ...]:
         """The adapters that PEFT's flags call active here."""
@@ -284,10 +292,10 @@ class TokenHost(Host):
         yield self.layer, "_disable_adapters", not facts.enabled
         yield self.layer, "merged_adapters", list(context.merged)
 
-    def parameters(self, name: str) -> Iterator[nn.Parameter]:
-        """The rows of adapter `name`."""
+    def places(self, name: str) -> Iterator[Place]:
+        """Where the rows of adapter `name` are held."""
         if name in self.layer.trainable_tokens_delta:
-            yield from _parameters_in(self.layer.trainable_tokens_delta[name])
+            yield from _places(self.layer.trainable_tokens_delta, name)
 
     def delete(self, name: str) -> None:
         """Drop the rows of adapter `name`; ends of a tie share them, and the first one drops them for all."""
@@ -324,11 +332,12 @@ class PromptHost(Host):
         """The adapters that have a prompt."""
         return tuple(self.module.prompt_encoder)
 
-    def parameters(self, name: str) -> Iterator[nn.Parameter]:
-        """The parameters of the prompt encoder of adapter `name`."""
+    def places(self, name: str) -> Iterator[Place]:
+        """Where the parameters of the prompt encoder of adapter `name` are held."""
         encoder = self.module.prompt_encoder[name]
         fixed = FIXED_IN_PROMPTS.get(type(encoder).__name__)
-        yield from (parameter for path, parameter in encoder.named_parameters() if path != fixed)
+        still = dict(encoder.named_parameters()).get(fixed) if fixed else None
+        yield from ((held, key) for held, key in _places(self.module.prompt_encoder, name) if held[key] is not still)
 
     def delete(self, name: str) -> None:
         """Drop the prompt of adapter `name`."""
@@ -462,8 +471,12 @@ def _resolve(module: Any, attribute: str) -> Any:
     return module
 
 
-def _parameters_in(layer: Any) -> Iterator[nn.Parameter]:
-    """The parameters of what PEFT keeps for one adapter: a module, or the parameter itself."""
-    for parameter in layer.parameters() if isinstance(layer, nn.Module) else [layer]:
-        if isinstance(parameter, nn.Parameter) and (parameter.is_floating_point() or parameter.is_complex()):
-            yield parameter
+def _places(container: Any, name: str) -> Iterator[Place]:
+    """Where the parameters are held that PEFT keeps for one adapter: in a module, or in the container itself."""
+    kept = container[name]
+    owners = [(owner._parameters, list(owner._parameters)) for owner in kept.modules()] if isinstance(kept, nn.Module) else []
+    for held, keys in owners or [(getattr(container, "_parameters", {}), [name])]:
+        for key in keys:
+            parameter = held.get(key)
+            if parameter is not None and (parameter.is_floating_point() or parameter.is_complex()):
+                yield held, key

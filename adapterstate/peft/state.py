@@ -574,8 +574,8 @@ class PeftState(AdapterState):
         for name in names:
             accepts = requires_grad(facts, name, self._options.grad_follows)
             for path in facts.adapters[name].modules:
-                for parameter in hosts[path].parameters(name):
-                    transaction.accept_gradients((parameter,), 0, accepts)
+                for held, key in hosts[path].places(name):
+                    transaction.accept_gradients(held, key, accepts)
 
     def _write_roots(self, transaction: Transaction, facts: Facts) -> None:
         """Collect the fields of PEFT's objects above the layers."""

@@ -306,3 +306,15 @@ def test_detaching_gives_back_the_untouched_model() -> None:
     again = attach(model)
     assert again is not state
     assert again.active_adapters == ("b",)
+
+
+def test_exchanged_parameters_get_their_flags() -> None:
+    """A switch that was done before sets the flags of the parameters that are there now."""
+    model, state = attached("ed")
+    for name in "edededed":
+        model.set_adapter(name)
+    model.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, assign=True)
+    state.repair()
+    for name in "eded":
+        model.set_adapter(name)
+        assert state.check() == ()

@@ -37,7 +37,7 @@ def test_the_reference_knows_no_torch() -> None:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_pytest_is_imported_lazily(path: Path) -> None:
-    """pytest is imported by the pytest class alone, when a test of it runs. (What else hypothesis imports is its own affair.)"""
+    """The package pytest is imported by the one class that needs it, when a test of it runs; what hypothesis imports is its own affair."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     at_once = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
     assert "pytest" not in imports(at_once)
