@@ -493,3 +493,32 @@ def test_a_failed_add_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         state.add_adapter("c", LoraConfig(target_modules=["l0", "l1"], modules_to_save=["score"]))
     assert same(look(model, state), before)
+
+
+def test_the_page_of_rules_names_tests_that_there_are() -> None:
+    """Every test that the page of rules points to exists."""
+    root = Path(__file__).resolve().parent.parent
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (root / "docs" / "rules.md").read_text(encoding="utf-8"))
+    assert len(named) > 20
+    assert [f"{file}::{name}" for file, name in named if f"def {name}(" not in (root / file).read_text(encoding="utf-8")] == []
+
+
+def _always(situation: Any, event: Any) -> tuple[()]:
+    """Never refuses."""
+    return ()
+
+
+always = adapterstate.guard("anything goes")(_always)
+
+
+def test_derived_charts_are_pickled() -> None:
+    """A model attached with charts of its own is pickled with them."""
+    model = Net().eval()
+    charts = adapterstate.CHARTS.with_guard("set_adapter", always)
+    state = adapterstate.attach(model, charts=charts)
+    state.add_adapter("a", CONFIGS["a"])
+    again = adapterstate.attach(pickle.loads(pickle.dumps(model)))
+    assert again.charts.model_guards["set_adapter"][-1].judge is _always
+    assert again.charts.activation == charts.activation
+    assert again.active_adapters == ("a",)
+    assert pickle.loads(pickle.dumps(adapterstate.CHARTS)).activation.rows == adapterstate.CHARTS.activation.rows

@@ -6,9 +6,12 @@ tuple means yes. Neither writes, draws random numbers or knows torch: what only 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import attrs
 
@@ -40,6 +43,9 @@ class Choice:
         """The docstring of the function."""
         return (self.select.__doc__ or "").strip()
 
+    def __reduce__(self) -> Any:
+        return _reduced(self, self.select)
+
 
 @attrs.frozen
 class Guard:
@@ -61,6 +67,22 @@ class Guard:
     def doc(self) -> str:
         """The docstring of the function."""
         return (self.judge.__doc__ or "").strip()
+
+    def __reduce__(self) -> Any:
+        return _reduced(self, self.judge)
+
+
+def _reduced(part: Choice | Guard, function: Callable[..., Any]) -> Any:
+    """Pickle a choice or guard by the name under which it was declared; one without such a name as it is."""
+    where = function.__module__, function.__qualname__
+    if getattr(sys.modules.get(where[0]), where[1], None) is part:
+        return _named, where
+    return type(part), tuple(getattr(part, field.name) for field in attrs.fields(type(part)))
+
+
+def _named(module: str, name: str) -> Any:
+    """The choice or guard of that name."""
+    return getattr(importlib.import_module(module), name)
 
 
 def choice(label: str, *values: str) -> Callable[[Select], Choice]:

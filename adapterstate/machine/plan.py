@@ -155,9 +155,17 @@ DECLARED = Guard("declared", "the chart has a row", errors.EventRefusedError, _u
 
 def _no_row(chart: Chart, state: str, event: Event, situation: Situation, *, refused: bool) -> list[Found]:
     """Refuse where the chart has no row; a case that was declared impossible may only be met by an event that is refused anyway."""
-    if any(row.event == event.name and state in row.sources for row in chart.rows):
+    choices = [row.choice for row in chart.rows if row.event == event.name and state in row.sources]
+    if choices:
         if refused:
             return []
+        selector = choices[0]
+        value = selector.select(situation, event) if selector else ""
+        if selector and value not in selector.values:
+            raise errors.InternalError(
+                f"{event}: the choice {selector.name!r} says {value!r} of {situation.subject!r}, which is none of {list(selector.values)}; "
+                "nothing has changed"
+            )
         raise errors.InternalError(
             f"{event}: a case that was declared impossible has come up in {situation.subject!r}; nothing has changed"
         )

@@ -7,10 +7,12 @@ PEFT's, with one difference on purpose: for a convolution in ``g`` groups ``lora
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import attrs
 import torch
@@ -213,4 +215,10 @@ def lora_for(
     kind = _class_for(module)
     if kind is None or any(is_lazy(p) for p in module.parameters(recurse=False)) or reference_tensor(module).is_complex():
         return None
-    return kind(r, lora_alpha, lora_dropout, use_rslora, init_lora_weights)
+    return _shared(kind, r, lora_alpha, lora_dropout, use_rslora, init_lora_weights)  # type: ignore[arg-type]  # classes are hashable
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _shared(kind: type[Lora], *fields: Any) -> Lora:
+    """One object for all modules on which LoRA is the same: it is immutable and holds nothing of a module."""
+    return kind(*fields)

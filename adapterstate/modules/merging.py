@@ -35,6 +35,8 @@ def _why_not(module: nn.Module, name: str) -> str | None:
     tensor: torch.Tensor | None = module._parameters.get(name)
     if tensor is None:
         tensor = module._buffers.get(name)
+    if tensor is None and name in module._parameters:
+        return f"the module has no {name}"
     if tensor is None:
         return f"{name} is not stored in the module but computed, as by a parametrization; remove that first"
     if type(tensor).__name__ == "DTensor":

@@ -20,6 +20,9 @@ from torch import nn
 class Tuner(Protocol):
     """A method that adds to a module's output. Immutable; holds no tensors and no module.
 
+    A method whose `delta` adds to other parameters than ``"weight"`` names them in an attribute ``adds_to``, a tuple of names, so that a
+    merge is refused where the module does not store one of them.
+
     Attributes:
         kind: the name shown in tables and refusals, such as ``"lora"``.
     """

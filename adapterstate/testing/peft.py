@@ -110,7 +110,7 @@ class PeftSystem(AdapterSystem):
         self.options = Options(grad_follows="activation", fallback="first", merge_activates=True)
         lacks = ("no_trace", "odd_names", "flags")
         self.unsupported = lacks if attached else (*lacks, "weights", "on_overlap", "use_adapter")
-        self.base = SmallModel().double().eval().requires_grad_(False)  # what rounding does is no finding
+        self.base = SmallModel().double().eval()  # what rounding does is no finding
         self.plain = copy.deepcopy(self.base)
         self.model: Any = None
         self.state: Any = None

@@ -546,6 +546,20 @@ def test_a_case_declared_impossible_that_comes_up() -> None:
     assert reasons(refused(merged, naming("set_adapter", "x"), charts=charts)) == [("known", "", ("x",))]
 
 
+def test_a_choice_that_says_what_it_may_not() -> None:
+    """A choice whose result is none of its values is an internal error that names it, and the value."""
+
+    def odd(situation: Situation, event: Event) -> str:
+        """Whatever is asked."""
+        return "perhaps"
+
+    wrong = attrs.evolve(g.named_here, select=odd)
+    rows = tuple(attrs.evolve(row, choice=wrong) if row.event == "set_adapter" else row for row in ACTIVATION.rows)
+    charts = CHARTS.with_chart(attrs.evolve(ACTIVATION, rows=rows))
+    with pytest.raises(errors.InternalError, match=r"'named_here' says 'perhaps' .* none of \['some', 'none'\]"):
+        plan(charts, WORLD, [naming("set_adapter", "b")])
+
+
 def test_corrupt_facts() -> None:
     """Facts that contradict themselves are an internal error at the first event that meets them."""
     corrupt = attrs.evolve(
