@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, get_args
 
@@ -182,6 +183,16 @@ class AdapterState:
     def status(self) -> Status:
         """Return the table of modules and adapters; it prints as text and renders in notebooks."""
         return status_of(self._facts)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write one self-contained page about this state: the grid, the charts, the journal, what would be refused, a simulator.
+
+        Raises:
+            OSError: the file cannot be written. Nothing has changed.
+        """
+        from adapterstate.inspector import page  # it draws what is defined here
+
+        Path(path).write_text(page(self), encoding="utf-8")
 
     def check(self) -> tuple[Finding, ...]:
         """Compare torch with what the state says; return what differs, empty when healthy. Changes nothing."""
