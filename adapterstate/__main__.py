@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from adapterstate import checking as checks
 from adapterstate.diagrams import command as diagrams
 from adapterstate.inspector import command as inspections
 from adapterstate.peft import command as audits
@@ -124,6 +125,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     audits.add_arguments(audit)
     audit.set_defaults(run=audits.run)
+    check = commands.add_parser(
+        "check",
+        help="try your own implementation of adapters until a rule breaks",
+        description=checks.DESCRIPTION,
+        epilog=checks.EPILOG,
+    )
+    checks.add_arguments(check)
+    check.set_defaults(run=checks.run)
     return parser
 
 

@@ -19,6 +19,8 @@ def found(name: str) -> object:
         ArgumentError: nothing is there, or it cannot be imported; it says which part.
     """
     parts = name.split(".")
+    if not all(parts):
+        raise ArgumentError(f"{name!r} names nothing; an import path such as 'package.module.CHART' is expected")
     for cut in range(len(parts) - 1, 0, -1):
         path = ".".join(parts[:cut])
         try:
