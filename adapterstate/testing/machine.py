@@ -343,7 +343,9 @@ def check_adapter_system(
                 here = hypothesis.settings(given, max_examples=size, derandomize=False)
                 run_state_machine_as_test(hypothesis.seed(f"{first}/{number}")(tried), settings=here)
     except Broken as broken:
-        shortest = shortened(broken, make_system, deviations, output_rate)
-        raise shortest from shortest.__cause__
+        if hypothesis.Phase.shrink in given.phases:
+            broken = shortened(broken, make_system, deviations, output_rate)
+        vars(broken).pop("__notes__", None)  # hypothesis's own account of the same events, in terms of this class
+        raise broken from broken.__cause__
     report.unseen = tuple(name for name in deviations if not any(f"{met}/".startswith(f"{name}/") for met in report.tolerated))
     return report

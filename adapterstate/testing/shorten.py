@@ -11,15 +11,13 @@ from adapterstate.testing.trial import Trial, alone
 
 def shortened(broken: Broken, make_system: Callable[[], AdapterSystem], deviations: Collection[str], output_rate: float) -> Broken:
     """Return the same failure with as few events as it takes: none of them can be left out."""
-    vars(broken).pop("__notes__", None)  # hypothesis's own account of the same events, in terms of its machine
-    progress = True
-    while progress:
-        progress = False
-        for calls in _simpler(broken.calls):
-            found = _replayed(calls, make_system, deviations, output_rate)
-            if found is not None and found.finding == broken.finding:
-                broken, progress = found, True
-                break
+    at = idle = 0
+    while idle < len(simpler := list(_simpler(broken.calls))):  # until each of them has failed since the last that did not
+        found = _replayed(simpler[at % len(simpler)], make_system, deviations, output_rate)
+        if found is not None and found.finding == broken.finding:
+            broken, idle = found, 0
+        else:
+            at, idle = at + 1, idle + 1
     return broken
 
 
