@@ -437,7 +437,7 @@ class AdapterState:
         before: Facts = context.kept
         active = tuple(name for name in before.active if name in self._facts.adapters)
         merged = tuple(name for name in before.merged if name in self._facts.adapters)
-        key = None if merged else key_of("set_adapter", active, tuple(before.weights.items()), before.on_overlap)
+        key = None if merged else key_of("leave use_adapter", active, tuple(before.weights.items()), before.on_overlap)
         if not self._run_again("use_adapter", key):
             self._run("use_adapter", Prepared(self._activation(active, before.weights, before.on_overlap, merged)), key)
 

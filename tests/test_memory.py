@@ -134,3 +134,14 @@ def test_what_cannot_be_told_apart_is_not_kept() -> None:
     """Arguments without a hash have no key."""
     assert key_of("set_adapter", ["a", "b"], None, None) == ("set_adapter", ("a", "b"), None, None)
     assert key_of("set_adapter", [["a"]]) is None
+
+
+def test_leaving_a_context_is_no_set_adapter() -> None:
+    """What is kept of leaving `use_adapter` does not answer for a `set_adapter` with an empty list of weights."""
+    _, state = build("trainability")
+    for _ in range(2):
+        with state.use_adapter([]):
+            pass
+    state.set_adapter([])
+    with pytest.raises(adapterstate.AdapterWeightsError):
+        state.set_adapter(["a"], weights=[])

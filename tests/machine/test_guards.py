@@ -391,3 +391,16 @@ def test_the_world_is_what_it_says() -> None:
         here = Context({name: PLACES[name][path] for name in (one, two)})
         overlap = (path, one + two) in (("M1", "ad"), ("M2", "bc"))
         assert bool(judged(g.no_overlap, at(here), naming("set_adapter", one, two))) == overlap
+
+
+def local_judge(_: Situation, __: Event) -> tuple[()]:
+    """Never refuses."""
+    return ()
+
+
+@pytest.mark.parametrize("part", [g.first, g.no_overlap, g.guard("anything goes")(local_judge)], ids=lambda part: part.name)
+def test_choices_and_guards_are_pickled(part: Choice | Guard) -> None:
+    """Those that stand under their own name come back as the same object, others as an equal one."""
+    again = pickle.loads(pickle.dumps(part))
+    assert again == part
+    assert (again is part) == (part in (g.first, g.no_overlap))
