@@ -75,23 +75,26 @@ class _Flag(_Write):
 
 
 class Batch(_Write):
-    """Writes to keys and flags that were done before, to be done again as one."""
+    """Writes to keys and flags that were done before, to be done again as one. Lists are written anew: their readers may change them."""
 
-    __slots__ = ("flags", "items")
+    __slots__ = ("flags", "items", "lists")
 
     def __init__(self, items: Sequence[_Item], flags: Sequence[_Flag]) -> None:
         super().__init__(None, None, None, None)
-        self.items = tuple((write.holder, write.key, write.old, write.new) for write in items)
+        self.items = tuple((write.holder, write.key, write.old, write.new) for write in items if type(write.new) is not list)
+        self.lists = tuple((write.holder, write.key, write.old, tuple(write.new)) for write in items if type(write.new) is list)
         self.flags = tuple((write.holder, write.key, write.old, write.new) for write in flags)
 
     def do(self) -> None:
         for holder, key, _, new in self.items:
             holder[key] = new
+        for holder, key, _, names in self.lists:
+            holder[key] = list(names)
         for holder, key, _, new in self.flags:
             holder[key].requires_grad = new
 
     def undo(self) -> None:
-        for holder, key, old, _ in self.items:
+        for holder, key, old, _ in (*self.items, *self.lists):
             holder[key] = old
         for holder, key, old, _ in self.flags:
             holder[key].requires_grad = old

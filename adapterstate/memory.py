@@ -81,13 +81,15 @@ def _signature(facts: Facts) -> Hashable:
     return id(facts.adapters), facts.active, facts.merged, tuple(facts.weights.items()), facts.on_overlap, switches
 
 
-def key_of(name: str, *arguments: Any, **options: Any) -> Hashable:
-    """Return what tells events apart that are called with these arguments; None for those that are not kept."""
-    parts: list[Any] = [name]
-    for value in (*arguments, *options.items()):
-        parts.append(tuple(value) if isinstance(value, list) else value)
+def key_of(name: str, *arguments: Any) -> Hashable:
+    """Return what tells events apart that are called with these arguments; None for those that are not kept.
+
+    Types count: ``True`` equals ``1.0``, and is refused as a weight all the same.
+    """
+    parts = [(*value, *map(type, value)) if isinstance(value, list | tuple) else (value, type(value)) for value in arguments]
+    key = (name, *parts)
     try:
-        hash(tuple(parts))
+        hash(key)
     except TypeError:
         return None
-    return tuple(parts)
+    return key

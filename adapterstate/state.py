@@ -458,7 +458,7 @@ class AdapterState:
         if prepare is None:
             known = sorted(name.removeprefix("_prepare_") for name in dir(self) if name.startswith("_prepare_"))
             raise errors.ArgumentError(f"explain was given {event!r}; one of {known} is expected; nothing has changed")
-        key = key_of(event, *args, **kwargs) if event == "set_adapter" and not kwargs else None
+        key = key_of(event, *args) if event == "set_adapter" and not kwargs else None
         with self._lock:
             met = self._memory.find(key, self._facts)
             found = met.plan if met is not None else plan(self.charts, self._facts, prepare(*args, **kwargs).events)

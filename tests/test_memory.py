@@ -132,7 +132,9 @@ def test_nothing_is_kept_of_adapters_that_are_gone() -> None:
 
 def test_what_cannot_be_told_apart_is_not_kept() -> None:
     """Arguments without a hash have no key."""
-    assert key_of("set_adapter", ["a", "b"], None, None) == ("set_adapter", ("a", "b"), None, None)
+    assert key_of("set_adapter", ["a", "b"], None, None) == key_of("set_adapter", ("a", "b"), None, None) is not None
+    assert key_of("set_adapter", ["a", "b"], None, None) != key_of("set_adapter", ["a", "b"], [], None)
+    assert key_of("set_adapter", "a", [1.0]) != key_of("set_adapter", "a", [True])
     assert key_of("set_adapter", [["a"]]) is None
 
 
@@ -145,3 +147,15 @@ def test_leaving_a_context_is_no_set_adapter() -> None:
     state.set_adapter([])
     with pytest.raises(adapterstate.AdapterWeightsError):
         state.set_adapter(["a"], weights=[])
+
+
+def test_a_weight_of_the_wrong_type_is_refused_also_after_an_equal_one() -> None:
+    """True equals 1.0, and is no weight: what was met before does not let it through."""
+    _, state = build("trainability")
+    for _ in range(3):
+        state.set_adapter("b")
+        state.set_adapter(["a"], weights=[1.0])
+    for weight in (True, 1 + 0j):
+        state.set_adapter("b")
+        with pytest.raises(adapterstate.ArgumentError):
+            state.set_adapter(["a"], weights=[weight])  # type: ignore[list-item]

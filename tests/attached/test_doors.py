@@ -318,3 +318,18 @@ def test_exchanged_parameters_get_their_flags() -> None:
     for name in "eded":
         model.set_adapter(name)
         assert state.check() == ()
+
+
+def test_lists_that_were_read_are_not_written_again() -> None:
+    """Changing a list that PEFT's field holds spoils no later switch, also one that is done from memory."""
+    model, state = attached("ed")
+    for _ in range(3):
+        state.set_adapter(["e", "d"])
+        state.set_adapter("e")
+    state.set_adapter(["e", "d"])
+    model.base_model.active_adapters.append("x")
+    model.base_model.model.lin0.active_adapters.append("x")
+    state.set_adapter("e")
+    state.set_adapter(["e", "d"])
+    assert model.base_model.active_adapters == ["e", "d"]
+    assert state.check() == ()
