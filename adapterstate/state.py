@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, get_args
@@ -59,12 +59,14 @@ class Prepared:
         prospect: of the adapter that comes, if one does.
         caches: path -> a merged part that has been computed already.
         unloads: whether the values that the first step leaves are written into the base; given the paths, shows progress.
+        leaves: whether nothing of the adapters is to be left in the model.
     """
 
     events: tuple[Event, ...]
     prospect: Prospect | None = None
     caches: Mapping[str, Cache] = attrs.field(factory=dict)
     unloads: Callable[[Iterable[str]], Iterable[str]] | None = None
+    leaves: bool = False
 
 
 def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -197,7 +199,11 @@ class AdapterState:
     def check(self) -> tuple[Finding, ...]:
         """Compare torch with what the state says; return what differs, empty when healthy. Changes nothing."""
         with self._lock:
-            return tuple(findings(self.model, self._facts, self._modules, self._options.grad_follows))
+            return tuple(self._findings())
+
+    def _findings(self) -> Iterator[Finding]:
+        """Name everything that differs from what the state says."""
+        return findings(self.model, self._facts, self._modules, self._options.grad_follows)
 
     def snapshot(self) -> Snapshot:
         """Return a state to come back to with `restore`. It holds names, no tensors."""
@@ -262,8 +268,7 @@ class AdapterState:
             NotSummableError: values that training updates would be summed or weighted. Nothing has changed.
         """
         key = key_of("set_adapter", names, weights, on_overlap)
-        if not self._run_again("set_adapter", key):
-            self._run("set_adapter", self._prepare_set_adapter(names, weights, on_overlap), key)
+        self._again_or("set_adapter", key, lambda: self._prepare_set_adapter(names, weights, on_overlap))
 
     @exclusive
     def delete_adapter(self, name: str) -> None:
@@ -304,14 +309,12 @@ class AdapterState:
     @exclusive
     def enable_adapters(self) -> None:
         """Release `disable_adapters()`. Adapters stay disabled while a `disable_adapter()` context holds."""
-        if not self._run_again("enable_adapters", "enable_adapters"):
-            self._run("enable_adapters", self._prepare_enable_adapters(), "enable_adapters")
+        self._again_or("enable_adapters", "enable_adapters", self._prepare_enable_adapters)
 
     @exclusive
     def disable_adapters(self) -> None:
         """Apply no adapter until `enable_adapters()`: the model computes as the base does, bit for bit."""
-        if not self._run_again("disable_adapters", "disable_adapters"):
-            self._run("disable_adapters", self._prepare_disable_adapters(), "disable_adapters")
+        self._again_or("disable_adapters", "disable_adapters", self._prepare_disable_adapters)
 
     @exclusive
     def set_requires_grad(self, names: Names, requires_grad: bool = True) -> None:
@@ -341,8 +344,9 @@ class AdapterState:
         Raises:
             EventRefusedError: a module is covered by another class. Nothing has changed.
         """
+        plain = self._plain()
         self._run("unload", self._prepare_unload())
-        return self.model
+        return plain
 
     @exclusive
     def merge_and_unload(self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None) -> nn.Module:
@@ -360,13 +364,18 @@ class AdapterState:
             ArgumentError: a name is no string. Nothing has changed.
             EventRefusedError: or one of its classes, as for `set_adapter`, `merge_adapter` and `delete_adapter`. Nothing has changed.
         """
+        plain = self._plain()
         self._run("merge_and_unload", self._prepare_merge_and_unload(progressbar, safe_merge, adapter_names))
+        return plain
+
+    def _plain(self) -> nn.Module:
+        """What is left when all adapters are unloaded."""
         return self.model
 
     @exclusive
     def repair(self) -> tuple[Finding, ...]:
         """Make torch look as the state says again; merged parts are computed anew. Return what `check` had found."""
-        found = tuple(findings(self.model, self._facts, self._modules, self._options.grad_follows))
+        found = tuple(self._findings())
         moved = [finding.where for finding in found if not finding.mendable]
         if moved:
             raise errors.AttachError(
@@ -374,7 +383,7 @@ class AdapterState:
                 "nothing has changed. Put the modules back, or start again from the base."
             )
         with Transaction(self._journal) as transaction:
-            rewire_all(transaction, self.model, self._facts, self._modules, self._options.grad_follows)
+            self._collect_all(transaction)
             entry = JournalEntry(self._next_number(), "repair", (), tuple(self._facts.modules) if found else (), not found)
             transaction.commit(entry)
         self._tell(entry)
@@ -417,20 +426,17 @@ class AdapterState:
 
     @exclusive
     def _enter_disable(self) -> None:
-        if not self._run_again("disable_adapter", "disable_adapter"):
-            self._run("disable_adapter", Prepared((Event("disable_adapters", holder="context"),)), "disable_adapter")
+        self._again_or("disable_adapter", "enter disable_adapter", lambda: Prepared((Event("disable_adapters", holder="context"),)))
 
     @exclusive
     def _leave_disable(self) -> None:
-        if not self._run_again("disable_adapter", "leave disable_adapter"):
-            self._run("disable_adapter", Prepared((Event("enable_adapters", holder="context"),)), "leave disable_adapter")
+        self._again_or("disable_adapter", "leave disable_adapter", lambda: Prepared((Event("enable_adapters", holder="context"),)))
 
     @exclusive
     def _enter_use(self, context: StateContext, names: Names, weights: Sequence[float] | None, on_overlap: Policy | None) -> None:
         context.kept = self._facts
         key = key_of("set_adapter", names, weights, on_overlap)
-        if not self._run_again("use_adapter", key):
-            self._run("use_adapter", self._prepare_set_adapter(names, weights, on_overlap), key)
+        self._again_or("use_adapter", key, lambda: self._prepare_set_adapter(names, weights, on_overlap))
 
     @exclusive
     def _leave_use(self, context: StateContext) -> None:
@@ -438,8 +444,7 @@ class AdapterState:
         active = tuple(name for name in before.active if name in self._facts.adapters)
         merged = tuple(name for name in before.merged if name in self._facts.adapters)
         key = None if merged else key_of("leave use_adapter", active, tuple(before.weights.items()), before.on_overlap)
-        if not self._run_again("use_adapter", key):
-            self._run("use_adapter", Prepared(self._activation(active, before.weights, before.on_overlap, merged)), key)
+        self._again_or("use_adapter", key, lambda: Prepared(self._activation(active, before.weights, before.on_overlap, merged)))
 
     # -------------------------------------------------------------------------------------------------------------- explaining
 
@@ -544,7 +549,7 @@ class AdapterState:
         return Prepared(tuple(events))
 
     def _prepare_unload(self) -> Prepared:
-        return Prepared((Event("unmerge_adapter"), self._delete_event(self.adapters)))
+        return Prepared((Event("unmerge_adapter"), self._delete_event(self.adapters)), leaves=True)
 
     def _prepare_merge_and_unload(
         self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None
@@ -553,7 +558,7 @@ class AdapterState:
         activate = self._activation(named, self._facts.weights, self._facts.on_overlap)
         merge, _ = self._merge_event(named, plan(self.charts, self._facts, activate).after, safe=safe_merge)
         events = (*activate, merge, Event("unmerge_adapter"), self._delete_event(self.adapters))
-        return Prepared(events, unloads=_shown if progressbar else iter)
+        return Prepared(events, unloads=_shown if progressbar else iter, leaves=True)
 
     def _activation(
         self, active: tuple[str, ...], weights: Mapping[str, float], on_overlap: Policy | None, merged: tuple[str, ...] = ()
@@ -569,7 +574,7 @@ class AdapterState:
         """The event that merges `names` in the state `facts`, with what the modules report about it; with `safe`, what it computed."""
         reports: dict[str, str] = {}
         caches: dict[str, Cache] = {}
-        for path in dict.fromkeys(path for name in names if name in facts.adapters for path in facts.adapters[name].modules):
+        for path in facts.paths_of(names):
             module = self._modules[path]
             bindings: dict[str, Binding] = module.__dict__[BINDINGS]
             context = facts.modules[path].context
@@ -584,8 +589,7 @@ class AdapterState:
 
     def _delete_event(self, names: tuple[str, ...]) -> Event:
         """The event that deletes `names`, with the modules that could not be unwrapped."""
-        paths = dict.fromkeys(path for name in names if name in self._facts.adapters for path in self._facts.adapters[name].modules)
-        covered = {path: reason for path in paths if (reason := why_covered(self._modules[path]))}
+        covered = {path: reason for path in self._facts.paths_of(names) if (reason := why_covered(self._modules[path]))}
         return Event("delete_adapter", names, reports={"outermost_class_is_ours": covered})
 
     # ---------------------------------------------------------------------------------------------------------- the one path
@@ -610,6 +614,11 @@ class AdapterState:
         elif keeps:
             self._memory.keep(key, found, batch)
         self._tell(entry)
+
+    def _again_or(self, name: str, key: Hashable, prepare: Callable[[], Prepared]) -> None:
+        """Do an event from memory, or prepare and run it."""
+        if not self._run_again(name, key):
+            self._run(name, prepare(), key)
 
     def _run_again(self, name: str, key: Hashable) -> bool:
         """Do an event from memory; return whether it was there."""
@@ -672,6 +681,10 @@ class AdapterState:
             transaction.attribute(self, "_modules", {path: module for path, module in modules.items() if path in after.modules})
         return modules
 
+    def _collect_all(self, transaction: Transaction) -> None:
+        """Collect the whole projection again, whatever torch looks like now."""
+        rewire_all(transaction, self.model, self._facts, self._modules, self._options.grad_follows)
+
     def _tell(self, entry: JournalEntry) -> None:
         """Call every observer; raise together what they raised. The event is complete."""
         raised: list[BaseException] = []
@@ -715,16 +728,31 @@ class AdapterState:
     def _attached(cls, model: nn.Module, link: Link | None, given: Mapping[str, Any], *, repair: bool) -> AdapterState:
         """Make the state of a model that has none yet; a copy of an attached model brings what its original was."""
         record = link.record if link is not None else None
-        if record is None and (reason := why_foreign(model)):
+        if record is None and (reason := why_foreign(model) or cls._why_not_driven(model)):
             raise errors.AttachError(f"attach to {type(model).__name__} is refused: {reason}; nothing has changed")
         kept = record.options if record is not None else {}
-        state = cls(model, Options(**{"charts": CHARTS, "grad_follows": "trainability", "autocast_adapter_dtype": True, **kept, **given}))
-        if record is not None and link is not None:
-            state._adopt(record.facts)
-            link.state = state
-            if state.options.grad_follows != record.options["grad_follows"]:
-                state.repair()
+        state = cls(model, Options(**{**cls._defaults(model), **kept, **given}))
+        if record is None or link is None:
+            state._begin(repair=repair)
+            return state
+        state._adopt(record.facts, link)
+        link.state = state
+        if state.options.grad_follows != record.options["grad_follows"]:
+            state.repair()
         return state
+
+    @classmethod
+    def _why_not_driven(cls, model: nn.Module) -> str:
+        """Say why this kind of state cannot drive `model`; empty when it can."""
+        return ""
+
+    @classmethod
+    def _defaults(cls, model: nn.Module) -> dict[str, Any]:
+        """The options of a model that is attached without any."""
+        return {"charts": cls.CHARTS, "grad_follows": "trainability", "autocast_adapter_dtype": True}
+
+    def _begin(self, *, repair: bool) -> None:
+        """Take over a model for the first time. Nothing is written to one without adapters."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AdapterState:
         return _revived(type(self), copy.deepcopy(self.model, memo), self._options)
@@ -732,7 +760,7 @@ class AdapterState:
     def __reduce__(self) -> tuple[Callable[..., AdapterState], tuple[type[AdapterState], nn.Module, Options]]:
         return _revived, (type(self), self.model, self._options)
 
-    def _adopt(self, facts: Facts) -> None:
+    def _adopt(self, facts: Facts, link: Link) -> None:
         """Become the state of a copy of an attached model."""
         modules = dict(self.model.named_modules(remove_duplicate=False))
         missing = [path for path in facts.modules if BINDINGS not in getattr(modules.get(path), "__dict__", {})]

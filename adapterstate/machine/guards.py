@@ -295,11 +295,8 @@ def _overlaps(situation: Situation, event: Event) -> Iterator[tuple[tuple[str, s
     present = situation.context.present
     here = [name for name in dict.fromkeys(event.adapters) if name in present and present[name].replaces]
     for one, two in itertools.combinations(here, 2):
-        for weight, footprint in present[one].replaces.items():
-            other = present[two].replaces.get(weight)
-            rows = footprint.shared_rows(other) if other else ""
-            if rows:
-                yield (one, two), weight, footprint, rows
+        for weight, footprint, rows in present[one].overlaps(present[two]):
+            yield (one, two), weight, footprint, rows
 
 
 def _policy(situation: Situation, event: Event, name: str) -> Policy:

@@ -132,9 +132,6 @@ def plan(charts: Charts, facts: Facts, events: Sequence[Event]) -> Plan:
 
 Found = tuple[Guard, Refusal]
 
-_NOTHING = Context()
-"""The context of a module without adapters."""
-
 
 def _model_refusals(charts: Charts, facts: Facts, event: Event) -> Iterator[Found]:
     """Judge the guards of the whole model."""
@@ -188,7 +185,7 @@ def _offered(charts: Charts, facts: Facts, event: Event, after: Facts) -> Iterat
         old, new = facts.modules.get(path), after.modules.get(path)
         if old is not new:
             unwrapped = charts.activation.initial
-            situation = Situation(facts, path, old.context if old else _NOTHING)
+            situation = Situation(facts, path, facts.context_of(path))
             yield charts.activation, situation, old.activation if old else unwrapped, new.activation if new else unwrapped
 
 
@@ -238,7 +235,7 @@ def _set(facts: Facts, event: Event) -> Facts:
         here = {name: weight for name, weight in weights.items() if name in present} if weights else {}
         return Context(present, active, (), here, _policies(facts.adapters, present, active, event.on_overlap))
 
-    modules = _changed(facts, _modules_of(facts, facts.active + names), switched)
+    modules = _changed(facts, facts.paths_of(facts.active + names), switched)
     named = event.on_overlap if names else None
     return attrs.evolve(facts, active=names, merged=(), weights=weights, on_overlap=named, modules=modules)
 
@@ -248,12 +245,12 @@ def _merge(facts: Facts, event: Event) -> Facts:
         names = tuple(name for name in context.active if name in context.merged or name in event.adapters)
         return attrs.evolve(context, merged=names)
 
-    modules = _changed(facts, _modules_of(facts, event.adapters), merged)
+    modules = _changed(facts, facts.paths_of(event.adapters), merged)
     return attrs.evolve(facts, merged=tuple(n for n in facts.active if n in facts.merged or n in event.adapters), modules=modules)
 
 
 def _unmerge(facts: Facts, _: Event) -> Facts:
-    modules = _changed(facts, _modules_of(facts, facts.merged), lambda _, context: attrs.evolve(context, merged=()))
+    modules = _changed(facts, facts.paths_of(facts.merged), lambda _, context: attrs.evolve(context, merged=()))
     return attrs.evolve(facts, merged=(), modules=modules)
 
 
@@ -273,7 +270,7 @@ def _delete(facts: Facts, event: Event) -> Facts:
         merged=_minus(facts.merged, gone),
         weights=_without(facts.weights, gone),
         on_overlap=facts.on_overlap if active else None,
-        modules=_changed(facts, _modules_of(facts, gone), shrunk),
+        modules=_changed(facts, facts.paths_of(gone), shrunk),
         base_trainable=facts.base_trainable if adapters else (),
     )
 
@@ -331,11 +328,6 @@ def _policies(
     """The policies in force on one module, for those active adapters that replace something there."""
     found = {name: named or adapters[name].on_overlap for name in active if present[name].replaces}
     return {name: policy for name, policy in found.items() if policy != "error"}
-
-
-def _modules_of(facts: Facts, names: Sequence[str]) -> dict[str, None]:
-    """Paths of the modules on which any of the named adapters has weights, each once, in a fixed order."""
-    return {path: None for name in names if name in facts.adapters for path in facts.adapters[name].modules}
 
 
 def _same(one: Context, two: Context) -> bool:

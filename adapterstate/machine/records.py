@@ -6,7 +6,7 @@ are plain dicts for speed and are treated as immutable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import attrs
@@ -70,6 +70,14 @@ class SlotFacts:
     tunes: bool
     replaces: Mapping[str, Footprint] = attrs.field(factory=dict)
 
+    def overlaps(self, other: SlotFacts) -> Iterator[tuple[str, Footprint, str]]:
+        """Every base tensor of which both replace a row: its name, the footprint here, and the shared rows as text."""
+        for weight, footprint in self.replaces.items():
+            theirs = other.replaces.get(weight)
+            rows = footprint.shared_rows(theirs) if theirs else ""
+            if rows:
+                yield weight, footprint, rows
+
 
 @attrs.frozen
 class Context:
@@ -88,6 +96,10 @@ class Context:
     merged: tuple[str, ...] = ()
     weights: Mapping[str, float] = attrs.field(factory=dict)
     policies: Mapping[str, Policy] = attrs.field(factory=dict)
+
+
+NOTHING = Context()
+"""The context of a module without adapters."""
 
 
 @attrs.frozen
@@ -149,6 +161,15 @@ class Facts:
     def enabled(self) -> bool:
         """Whether adapters are applied at all."""
         return self.enablement == "enabled"
+
+    def paths_of(self, names: Iterable[str]) -> dict[str, None]:
+        """Paths of the modules on which any of the named adapters has weights, each once, in a fixed order. Other names have none."""
+        return {path: None for name in names if name in self.adapters for path in self.adapters[name].modules}
+
+    def context_of(self, path: str) -> Context:
+        """The context of a module; an empty one where no adapter has weights."""
+        record = self.modules.get(path)
+        return record.context if record is not None else NOTHING
 
 
 @attrs.frozen

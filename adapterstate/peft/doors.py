@@ -105,11 +105,13 @@ class ModelDoors(Doors):
 
     @_through
     def add_adapter(self, state: Any, adapter_name: str, peft_config: Any, *args: Any, **kwargs: Any) -> None:
-        state.peft_build("add_adapter", adapter_name, super().add_adapter, (adapter_name, peft_config, *args), kwargs, config=peft_config)
+        build = functools.partial(super().add_adapter, adapter_name, peft_config, *args, **kwargs)
+        state.peft_build("add_adapter", adapter_name, build, peft_config)
 
     @_through
-    def load_adapter(self, state: Any, model_id: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
-        return state.peft_build("load_adapter", adapter_name, super().load_adapter, (model_id, adapter_name, *args), kwargs)
+    def load_adapter(self, state: Any, model_id: Any, adapter_name: str, is_trainable: bool = False, *args: Any, **kwargs: Any) -> Any:
+        build = functools.partial(super().load_adapter, model_id, adapter_name, is_trainable, *args, **kwargs)
+        return state.peft_build("load_adapter", adapter_name, build, is_trainable=is_trainable)
 
     @_through
     def delete_adapter(self, state: Any, adapter_name: Any) -> None:
@@ -173,12 +175,13 @@ class TransformersDoors(Doors):
     @_through
     def add_adapter(self, state: Any, adapter_config: Any, adapter_name: str | None = None) -> None:
         name = adapter_name or "default"
-        state.peft_build("add_adapter", name, super().add_adapter, (adapter_config, adapter_name), {}, config=adapter_config)
+        state.peft_build("add_adapter", name, functools.partial(super().add_adapter, adapter_config, adapter_name), adapter_config)
 
     @_through
     def load_adapter(self, state: Any, peft_model_id: Any = None, adapter_name: str | None = None, *args: Any, **kwargs: Any) -> Any:
         name = adapter_name or "default"
-        return state.peft_build("load_adapter", name, super().load_adapter, (peft_model_id, adapter_name, *args), kwargs)
+        build = functools.partial(super().load_adapter, peft_model_id, adapter_name, *args, **kwargs)
+        return state.peft_build("load_adapter", name, build, is_trainable=bool(kwargs.get("is_trainable", False)))
 
     @_switch
     def set_adapter(self, state: Any, adapter_name: Any) -> None:
@@ -242,7 +245,7 @@ class TunerDoors(Doors):
 
     @_through
     def inject_adapter(self, state: Any, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        state.peft_build("inject_adapter", adapter_name, super().inject_adapter, (model, adapter_name, *args), kwargs)
+        state.peft_build("inject_adapter", adapter_name, functools.partial(super().inject_adapter, model, adapter_name, *args, **kwargs))
 
 
 class WeighingDoors(Doors):
@@ -250,9 +253,8 @@ class WeighingDoors(Doors):
 
     @_through
     def add_weighted_adapter(self, state: Any, adapters: Any, weights: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        state.peft_build(
-            "add_weighted_adapter", adapter_name, super().add_weighted_adapter, (adapters, weights, adapter_name, *args), kwargs
-        )
+        build = functools.partial(super().add_weighted_adapter, adapters, weights, adapter_name, *args, **kwargs)
+        state.peft_build("add_weighted_adapter", adapter_name, build)
 
 
 class AllocatingDoors(Doors):
@@ -357,12 +359,6 @@ def stands_in(module: nn.Module) -> bool:
 def has_doors(module: nn.Module) -> bool:
     """Whether the class of `module` has doors."""
     return isinstance(module, Doors)
-
-
-def plain_class(module: nn.Module) -> type[nn.Module]:
-    """PEFT's class of `module`, with doors or without."""
-    found: type[nn.Module] = getattr(type(module), PLAIN, type(module))
-    return found
 
 
 def class_with_doors(plain: type[nn.Module], *, standing_in: bool = False) -> type[nn.Module]:

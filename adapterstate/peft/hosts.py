@@ -20,6 +20,7 @@ from adapterstate.modules.copies import ModulesToSave
 from adapterstate.modules.tokens import NAME, TrainableTokens
 from adapterstate.modules.wiring import Binding, Part
 from adapterstate.proposal import why_fixed
+from adapterstate.targets.tree import tensors_of
 
 ADDITIVE = frozenset(
     (
@@ -205,7 +206,7 @@ class CopyHost(Host):
         replaces = {
             f"{path}.{key}" if path else key: Footprint(None, tuple(tensor.shape), why_fixed(leaf, key))
             for path, leaf in leaves(self.module.original_module)
-            for key, tensor in own_tensors(leaf).items()
+            for key, tensor in tensors_of(leaf).items()
         }
         return SlotFacts(("modules_to_save",), tunes=False, replaces=replaces)
 
@@ -238,7 +239,7 @@ class CopyHost(Host):
         """Path inside the wrapped module -> adapter -> its copy there, in this package's terms."""
         found: dict[str, dict[str, Binding]] = {}
         for path, leaf in leaves(self.base()):
-            own = tuple(own_tensors(leaf))
+            own = tuple(tensors_of(leaf))
             for name in names:
                 copy = self.module.modules_to_save[name].get_submodule(path)
                 tensors = {key: tensor for key, tensor in (*copy._parameters.items(), *copy._buffers.items()) if tensor is not None}
@@ -451,13 +452,8 @@ def rewrites_base(config: Any) -> bool:
 def leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module at or below `module` that owns parameters or buffers, by path."""
     for path, leaf in module.named_modules():
-        if own_tensors(leaf):
+        if tensors_of(leaf):
             yield path, leaf
-
-
-def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters and buffers that a module holds itself."""
-    return {key: tensor for key, tensor in (*module._parameters.items(), *module._buffers.items()) if tensor is not None}
 
 
 def auxiliary(host: Host) -> bool:

@@ -109,11 +109,7 @@ def _without_overlaps(active: tuple[str, ...], slots: Mapping[str, Mapping[str, 
     gone: set[str] = set()
     for path, here in slots.items():
         for one, two in itertools.combinations([name for name in active if name in here], 2):
-            shared = [
-                rows
-                for weight, footprint in here[one].replaces.items()
-                if (other := here[two].replaces.get(weight)) and (rows := footprint.shared_rows(other))
-            ]
+            shared = [rows for _, _, rows in here[one].overlaps(here[two])]
             if shared:
                 gone.add(two)
                 findings.append(

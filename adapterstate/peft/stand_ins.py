@@ -18,11 +18,18 @@ from torch import nn
 from adapterstate.machine.records import Context
 from adapterstate.modules.wiring import normal_form, wire
 from adapterstate.modules.wrapping import BINDINGS, WIRING, generated_class
-from adapterstate.peft.hosts import AttentionHost, CopyHost, Host, TokenHost, leaves, own_tensors
+from adapterstate.peft.hosts import AttentionHost, CopyHost, Host, TokenHost, leaves
 from adapterstate.projection import Share, Shares, View, view_of
+from adapterstate.targets.tree import tensors_of
 
 PLAIN = "_adapterstate_plain"
 """Attribute of a class with doors: the class of PEFT that it stands for."""
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """PEFT's class of `module`, with doors or without."""
+    found: type[nn.Module] = getattr(type(module), PLAIN, type(module))
+    return found
 
 
 @attrs.frozen(eq=False)
@@ -48,7 +55,22 @@ class StandIn:
         return self.module(*args, **kwargs) if self.whole else self.module.forward(*args, **kwargs)
 
 
-def stand_in(host: Host, context: Context, *, enabled: bool, known: StandIn | None = None) -> StandIn | None:
+def needs_stand_in(host: Host, context: Context, *, enabled: bool) -> bool:
+    """Whether PEFT's own forward cannot compute what a host is to compute."""
+    if context.merged or isinstance(host, AttentionHost):  # PEFT's attention would write into the base
+        return True
+    view = view_of(context, enabled=enabled)
+    if any(share.weight != 1 for share in view.live + view.replacing):
+        return True
+    if len(view.replacing) < 2:
+        return False
+    rows = [row for share in view.replacing for row in host.rows(share.name)] if isinstance(host, TokenHost) else []
+    return not rows or len(set(rows)) < len(rows)  # PEFT computes several adapters where their rows are all different
+
+
+def stand_in(
+    host: Host, context: Context, *, enabled: bool, known: StandIn | None = None, merged: nn.Module | None = None
+) -> StandIn | None:
     """Return what computes in place of `host`; None where PEFT's own forward does it right.
 
     Args:
@@ -56,17 +78,16 @@ def stand_in(host: Host, context: Context, *, enabled: bool, known: StandIn | No
         context: its state.
         enabled: whether adapters are applied.
         known: the one before, whose merged base may be kept.
+        merged: of a tuner layer, the base with the merged adapters in it, where that has been computed already.
     """
+    if not needs_stand_in(host, context, enabled=enabled):
+        return None
     view = view_of(context, enabled=enabled)
     if isinstance(host, CopyHost | TokenHost):
-        return _auxiliary(host, context, view, known)
-    weighted = any(share.weight != 1 for share in view.live)
-    in_place = isinstance(host, AttentionHost)  # PEFT's forward would write into the base
-    if not context.merged and not weighted and not in_place:
-        return None
-    merged = _kept(view, known) or (merged_base(host, view.cached) if view.cached else None)
+        return _auxiliary(host, view, known)
+    merged = _kept(view, known) or merged or (merged_base(host, view.cached) if view.cached else None)
     base = merged if view.reads_cache else None
-    twin = Afresh(host, base, view.live) if in_place else _layer(host, base, view.live)
+    twin = Afresh(host, base, view.live) if isinstance(host, AttentionHost) else _layer(host, base, view.live)
     return StandIn(twin, view, whole=False, merged=merged)
 
 
@@ -131,7 +152,7 @@ def _weighted(layer: Any, shares: Iterable[Share]) -> dict[str, float]:
 
 def _twin(layer: nn.Module, base: nn.Module | None = None) -> Any:
     """Another object of PEFT's class with the same parameters, and another base layer if one is given."""
-    twin = object.__new__(getattr(type(layer), PLAIN, type(layer)))
+    twin = object.__new__(plain_class(layer))
     own = twin.__dict__
     own.update(layer.__dict__)
     own["_modules"] = dict(layer._modules)
@@ -191,29 +212,15 @@ def _widened(module: nn.Module, name: str) -> tuple[str, torch.dtype | None]:
 # ------------------------------------------------------------------------------------------------------------ copies and rows
 
 
-def _auxiliary(host: CopyHost | TokenHost, context: Context, view: View, known: StandIn | None) -> StandIn | None:
+def _auxiliary(host: CopyHost | TokenHost, view: View, known: StandIn | None) -> StandIn:
     """What computes in place of a wrapper of copies or rows."""
     if view.reads_cache:
         merged = _kept(view, known) or _combined(host, View(cached=view.cached, reads_cache=True))
         return StandIn(merged, view, whole=True, merged=merged)
     if not view.replacing:
         # PEFT's token layer unmerges when it is called disabled, so that it is never called so
-        return StandIn(host.base(), view, whole=True, merged=_kept(view, known)) if context.merged else None
-    if _is_native(host, view, context):
-        return None
+        return StandIn(host.base(), view, whole=True, merged=_kept(view, known))
     return StandIn(_combined(host, view), view, whole=True)
-
-
-def _is_native(host: CopyHost | TokenHost, view: View, context: Context) -> bool:
-    """Whether PEFT's own wrapper computes this: one adapter as it is, or rows that are all different."""
-    if context.merged or any(share.weight != 1 for share in view.replacing):
-        return False
-    if len(view.replacing) == 1:
-        return True
-    if isinstance(host, CopyHost):
-        return False
-    rows = [row for share in view.replacing for row in host.rows(share.name)]
-    return len(set(rows)) == len(rows)
 
 
 def _combined(host: CopyHost | TokenHost, view: View) -> nn.Module:
@@ -243,8 +250,8 @@ def changed_values(original: nn.Module, merged: nn.Module) -> dict[nn.Module, Ma
     return {
         originals[path]: {
             name: value.detach()
-            for name, value in own_tensors(leaf).items()
-            if isinstance(value, nn.Parameter) and not _same(value, own_tensors(originals[path])[name])
+            for name, value in tensors_of(leaf).items()
+            if isinstance(value, nn.Parameter) and not _same(value, tensors_of(originals[path])[name])
         }
         for path, leaf in leaves(merged)
         if path in originals
@@ -258,7 +265,7 @@ def _same(one: torch.Tensor, two: torch.Tensor) -> bool:
 def _structure(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
     """Copy the modules at and below `module`; parameters and buffers are the same objects, in the same dicts."""
     if id(module) not in copies:
-        twin = object.__new__(getattr(type(module), PLAIN, type(module)))
+        twin = object.__new__(plain_class(module))
         twin.__dict__.update(module.__dict__)
         copies[id(module)] = twin
         twin.__dict__["_modules"] = {name: None if child is None else _structure(child, copies) for name, child in module._modules.items()}

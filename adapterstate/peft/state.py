@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
@@ -15,14 +16,14 @@ from torch import nn
 from adapterstate import errors
 from adapterstate.changes import may_accept_otherwise
 from adapterstate.commit import Transaction
-from adapterstate.link import LINK, Link, Options, why_foreign
+from adapterstate.link import LINK, Link, Options
 from adapterstate.machine.charts import Charts
 from adapterstate.machine.plan import Plan
 from adapterstate.machine.records import Context, Event, Facts, Policy, Proposal, Refusal
 from adapterstate.memory import key_of
 from adapterstate.peft import texts
 from adapterstate.peft.charts import ALONE_CHARTS, PEFT_CHARTS
-from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, plain_class, stands_in
+from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, stands_in
 from adapterstate.peft.hosts import (
     CopyHost,
     Host,
@@ -40,13 +41,20 @@ from adapterstate.peft.hosts import (
     why_not_exact,
 )
 from adapterstate.peft.reading import read, slots_of
-from adapterstate.peft.stand_ins import StandIn, changed_values, combined_values, merged_base, stand_in, why_not_weighted
+from adapterstate.peft.stand_ins import (
+    StandIn,
+    changed_values,
+    combined_values,
+    merged_base,
+    needs_stand_in,
+    plain_class,
+    stand_in,
+    why_not_weighted,
+)
 from adapterstate.projection import requires_grad, shares_of
-from adapterstate.records import Finding, JournalEntry
+from adapterstate.records import Finding
 from adapterstate.state import AdapterState, Names, Prepared, exclusive, refuse_strange_policy
 from adapterstate.unloading import write_values
-
-NOTHING_HERE = Context()
 
 
 class PeftState(AdapterState):
@@ -65,27 +73,18 @@ class PeftState(AdapterState):
     # ---------------------------------------------------------------------------------------------------------------- attaching
 
     @classmethod
-    def _attached(cls, model: nn.Module, link: Link | None, given: Mapping[str, Any], *, repair: bool) -> AdapterState:
-        record = link.record if link is not None else None
-        if record is None and (reason := why_foreign(model) or why_not_driven(model)):
-            raise errors.AttachError(f"attach to {type(model).__name__} is refused: {reason}; nothing has changed")
-        charts = ALONE_CHARTS if runs_alone(model) else PEFT_CHARTS
-        defaults = {
-            "charts": charts,
+    def _why_not_driven(cls, model: nn.Module) -> str:
+        return why_not_driven(model)
+
+    @classmethod
+    def _defaults(cls, model: nn.Module) -> dict[str, Any]:
+        return {
+            "charts": ALONE_CHARTS if runs_alone(model) else PEFT_CHARTS,
             "grad_follows": "activation",
             "autocast_adapter_dtype": True,
             "fallback_on_delete": True,
             "merge_activates": True,
         }
-        kept = record.options if record is not None else {}
-        state = cls(model, Options(**{**defaults, **kept, **given}))
-        if record is not None and link is not None:
-            state._link = link
-            state._adopt(record.facts)
-            link.state = state
-            return state
-        state._begin(repair=repair)
-        return state
 
     def _begin(self, *, repair: bool) -> None:
         """Read what PEFT's flags say, put the doors in, and make the flags those of the state."""
@@ -128,7 +127,8 @@ class PeftState(AdapterState):
                 transaction.change_class(part, class_with_doors(plain_class(part)))
                 transaction.item(part.__dict__, DOOR, self._link)
 
-    def _adopt(self, facts: Facts) -> None:
+    def _adopt(self, facts: Facts, link: Link) -> None:
+        self._link = link
         self._hosts = hosts_of(self.model)
         missing = [path for path in facts.modules if path not in self._hosts]
         if missing:
@@ -167,14 +167,13 @@ class PeftState(AdapterState):
     @exclusive
     def peft_set_adapter(self, names: Names, inference_mode: bool = False) -> None:
         """`set_adapter`, as PEFT's objects are asked for it; with `inference_mode`, what is activated is frozen too."""
-        key = None if inference_mode else key_of("set_adapter", names, None, None)
-        if self._run_again("set_adapter", key):
-            return
-        prepared = self._prepare_set_adapter(names)
-        if inference_mode:
-            prepared = Prepared((*prepared.events, Event("set_requires_grad", prepared.events[0].adapters, "frozen")))
+
+        def prepare() -> Prepared:
+            events = self._prepare_set_adapter(names).events
+            return Prepared((*events, Event("set_requires_grad", events[0].adapters, "frozen")) if inference_mode else events)
+
         merged = bool(self._facts.merged)
-        self._run("set_adapter", prepared, key)
+        self._again_or("set_adapter", None if inference_mode else key_of("set_adapter", names, None, None), prepare)
         if merged:
             warnings.warn(texts.MERGED_SWITCH, stacklevel=5)
 
@@ -216,27 +215,12 @@ class PeftState(AdapterState):
         self._run("delete_adapter", self._deletion(gone))
 
     @exclusive
-    def peft_build(
-        self,
-        door: str,
-        name: str,
-        build: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        config: Any = None,
-    ) -> Any:
+    def peft_build(self, door: str, name: str, build: Callable[[], Any], config: Any = None, *, is_trainable: bool = False) -> Any:
         """Let PEFT build an adapter, as one event: if PEFT, or a guard, refuses it, everything that PEFT has written is put back."""
-        return self._build(door, name, build, args, kwargs, config)
+        return self._build(door, name, build, config, asked=is_trainable)
 
     def _build(
-        self,
-        door: str,
-        name: str,
-        build: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        config: Any = None,
-        on_overlap: Policy = "error",
+        self, door: str, name: str, build: Callable[[], Any], config: Any, *, asked: bool = False, on_overlap: Policy = "error"
     ) -> Any:
         known = name in self._facts.adapters
         if not known or door != "load_adapter":
@@ -247,11 +231,11 @@ class PeftState(AdapterState):
             transaction.foreign(self.model, beside=[config] if hasattr(config, "__dict__") else [], values=values)
             self._link.builder = threading.get_ident()
             try:
-                result = build(*args, **kwargs)
+                result = build()
             finally:
                 self._link.builder = None
             hosts = hosts_of(self.model)
-            events = tuple(self._arrivals(hosts, on_overlap, asked=_is_trainable(door, args, kwargs)))
+            events = tuple(self._arrivals(hosts, on_overlap, asked=asked))
             found = self._judged(events)
             entry = self._entry(door, found)
             self._write(transaction, found, hosts=hosts)
@@ -291,8 +275,7 @@ class PeftState(AdapterState):
         """Build what computes in place of `layer` anew, after its tensors have moved."""
         for path, host in self._hosts.items():
             if host.module is layer:
-                record = self._facts.modules.get(path)
-                fresh = stand_in(host, record.context if record else NOTHING_HERE, enabled=self._facts.enabled)
+                fresh = stand_in(host, self._facts.context_of(path), enabled=self._facts.enabled)
                 with Transaction(deque()) as transaction:
                     transaction.item(layer.__dict__, STAND_IN, fresh)
                     transaction.commit(object())
@@ -309,24 +292,7 @@ class PeftState(AdapterState):
         """
         refuse_strange_policy("add_adapter", on_overlap)
         given = (name, config) if tuner_of(self.model) is not None or "prompt_encoder" in self._hosts else (config, name)
-        self._build("add_adapter", name, self.model.add_adapter, given, {}, config, on_overlap)  # type: ignore[arg-type]
-
-    @exclusive
-    def unload(self) -> nn.Module:
-        """Take PEFT's layers out, as one event; return the base model."""
-        plain = self._plain()
-        self._run("unload", self._prepare_unload())
-        return plain
-
-    @exclusive
-    def merge_and_unload(self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None) -> nn.Module:
-        """Write the merged values into the base weights and take PEFT's layers out, as one event; return the base model.
-
-        Base parameters keep their identity; copies of modules are written into the modules that they stand in for.
-        """
-        plain = self._plain()
-        self._run("merge_and_unload", self._prepare_merge_and_unload(progressbar, safe_merge, adapter_names))
-        return plain
+        self._build("add_adapter", name, partial(self.model.add_adapter, *given), config, on_overlap=on_overlap)  # type: ignore[arg-type,operator,misc]
 
     def _plain(self) -> nn.Module:
         """The model below PEFT's objects."""
@@ -337,35 +303,16 @@ class PeftState(AdapterState):
         base = self.model._modules.get("base_model")
         return base if base is not None and "prompt_encoder" in self._hosts else self.model
 
-    def check(self) -> tuple[Finding, ...]:
-        """Compare PEFT's fields with what the state says; return what differs, empty when healthy. Changes nothing."""
-        with self._lock:
-            return tuple(self._findings())
-
-    @exclusive
-    def repair(self) -> tuple[Finding, ...]:
-        """Make PEFT's fields what the state says again. Return what `check` had found."""
-        found = tuple(self._findings())
-        moved = [finding.where for finding in found if not finding.mendable]
-        if moved:
-            raise errors.AttachError(f"repair cannot mend {moved}: PEFT's layers were exchanged; nothing has changed. Put them back.")
-        with Transaction(self._journal) as transaction:
-            self._write_all(transaction, flags=True)
-            entry = JournalEntry(self._next_number(), "repair", (), tuple(self._facts.modules) if found else (), not found)
-            transaction.commit(entry)
-        self._tell(entry)
-        return found
-
     # ------------------------------------------------------------------------------------------------------------------ preparing
 
     def _opening(self, event: Event, refusals: Sequence[Refusal]) -> str:
-        return texts.opening(event, refusals, self._hosts, list(self._facts.adapters))
+        return texts.opening(event, refusals, self._hosts)
 
     def _prepare_set_adapter(self, names: Names, weights: Any = None, on_overlap: Any = None) -> Prepared:
         prepared = super()._prepare_set_adapter(names, weights, on_overlap)
         event = prepared.events[0]
         reports = self._unweighable(event)
-        return Prepared((_with_reports(event, {"contributions_add": reports}),)) if reports else prepared
+        return Prepared((attrs.evolve(event, reports={"contributions_add": reports}),)) if reports else prepared
 
     def _unweighable(self, event: Event) -> dict[str, str]:
         """Where a weight other than 1 has no meaning."""
@@ -409,7 +356,7 @@ class PeftState(AdapterState):
         broken: dict[str, str] = {}
         apart: dict[str, str] = {}
         computed: dict[str, Any] = {}
-        for path in dict.fromkeys(path for name in names if name in facts.adapters for path in facts.adapters[name].modules):
+        for path in facts.paths_of(names):
             host, context = self._hosts[path], facts.modules[path].context
             merged = {name for name in context.active if name in names or name in context.merged}
             if isinstance(host, CopyHost | TokenHost):
@@ -446,8 +393,7 @@ class PeftState(AdapterState):
 
     def _collect(self, transaction: Transaction, found: Plan, prepared: Prepared) -> Mapping[str, nn.Module]:
         before, after = found.before, found.after
-        leaving = not after.adapters and any(step.event.name == "delete_adapter" for step in found.steps) and len(found.steps) > 1
-        if prepared.unloads is not None or (leaving and found.steps[0].event.name == "unmerge_adapter"):
+        if prepared.leaves:
             self._unload(transaction, found, prepared)
             return self._modules
         gone = [name for name in before.adapters if name not in after.adapters]
@@ -456,7 +402,7 @@ class PeftState(AdapterState):
             self._delete(gone)
             if before.active and after.active and all(name in gone for name in before.active):
                 warnings.warn(texts.deleted(before.active[0], after.active[0]), stacklevel=6)
-        self._write(transaction, found)
+        self._write(transaction, found, merged=prepared.caches)
         return self._modules
 
     def _delete(self, gone: Sequence[str]) -> None:
@@ -516,8 +462,11 @@ class PeftState(AdapterState):
         for host, module in merged.values():
             yield from changed_values(host.innermost(), module).items()
 
-    def _write(self, transaction: Transaction, found: Plan, hosts: Mapping[str, Host] | None = None) -> None:
-        """Collect the difference of the projections, as PEFT's fields."""
+    def _write(
+        self, transaction: Transaction, found: Plan, hosts: Mapping[str, Host] | None = None, merged: Mapping[str, Any] | None = None
+    ) -> None:
+        """Collect the difference of the projections, as PEFT's fields; `merged` holds bases that have been merged already."""
+        merged = merged or {}
         before, after = found.before, found.after
         here = self._hosts if hosts is None else dict(hosts)
         if hosts is not None:
@@ -528,40 +477,41 @@ class PeftState(AdapterState):
         switched = before.active != after.active
         for path, host in here.items():
             old, new = before.modules.get(path), after.modules.get(path)
-            context = new.context if new else NOTHING_HERE
             if everywhere or old is not new:
-                self._write_host(transaction, host, after, context)
+                self._write_host(transaction, host, after, merged.get(path))
             elif switched:
-                self._write_fields(transaction, host, after, context)
+                self._write_fields(transaction, host, after)
         follows = self._options.grad_follows
         names = after.adapters if hosts is not None else may_accept_otherwise(before, after, follows)
         self._write_flags(transaction, after, here, names)
         self._write_roots(transaction, after)
 
+    def _collect_all(self, transaction: Transaction) -> None:
+        self._write_all(transaction, flags=True)
+
     def _write_all(self, transaction: Transaction, *, flags: bool) -> None:
         """Collect the whole projection again."""
         facts = self._facts
-        for path, host in self._hosts.items():
-            record = facts.modules.get(path)
-            self._write_host(transaction, host, facts, record.context if record else NOTHING_HERE)
+        for host in self._hosts.values():
+            self._write_host(transaction, host, facts)
         if flags:
             self._write_flags(transaction, facts, self._hosts, facts.adapters)
         self._write_roots(transaction, facts)
 
-    def _write_fields(self, transaction: Transaction, host: Host, facts: Facts, context: Context) -> None:
+    def _write_fields(self, transaction: Transaction, host: Host, facts: Facts) -> None:
         """Collect the fields of one layer."""
-        for thing, name, value in host.fields(facts, context):
+        for thing, name, value in host.fields(facts, facts.context_of(host.path)):
             if getattr(thing, name, _NOTHING) != value:
                 transaction.item(thing.__dict__, name, value)
 
-    def _write_host(self, transaction: Transaction, host: Host, facts: Facts, context: Context) -> None:
-        """Collect the fields of one layer, and what computes in its place."""
+    def _write_host(self, transaction: Transaction, host: Host, facts: Facts, merged: nn.Module | None = None) -> None:
+        """Collect the fields of one layer, and what computes in its place; `merged` is its base with what is merged, if that is known."""
         if isinstance(host, PromptHost):
             return
-        self._write_fields(transaction, host, facts, context)
+        self._write_fields(transaction, host, facts)
         layer: nn.Module = host.module
         known: StandIn | None = layer.__dict__.get(STAND_IN)
-        found = stand_in(host, context, enabled=facts.enabled, known=known)
+        found = stand_in(host, facts.context_of(host.path), enabled=facts.enabled, known=known, merged=merged)
         if found is not None:
             transaction.item(layer.__dict__, STAND_IN, found)
         else:
@@ -599,8 +549,7 @@ class PeftState(AdapterState):
                 found = type(here[path]).__name__ if path in here else "nothing"
                 yield Finding(path, "PEFT's layer here", "the same object", found, mendable=False)
                 continue
-            record = facts.modules.get(path)
-            context = record.context if record else NOTHING_HERE
+            context = facts.context_of(path)
             if set(host.present) != set(context.present):
                 yield Finding(path, "adapters with weights here", str(sorted(context.present)), str(list(host.present)), mendable=False)
                 continue
@@ -609,8 +558,7 @@ class PeftState(AdapterState):
                 if said != value:
                     yield Finding(path, f"the field {name}", repr(value), repr(said))
             layer: Any = host.module
-            needed = stand_in(host, context, enabled=facts.enabled, known=layer.__dict__.get(STAND_IN))
-            if (needed is not None) is not stands_in(layer):
+            if needs_stand_in(host, context, enabled=facts.enabled) is not stands_in(layer):
                 yield Finding(path, "what computes here", "as the state says", type(layer).__name__)
         for name, adapter in facts.adapters.items():
             want = requires_grad(facts, name, self._options.grad_follows)
@@ -629,19 +577,9 @@ def _parts(hosts: Iterable[Host]) -> Iterator[nn.Module]:
         yield from host.parts
 
 
-def _with_reports(event: Event, reports: Mapping[str, Mapping[str, str]]) -> Event:
-    """The event, with what the modules report."""
-    return attrs.evolve(event, reports=reports)
-
-
 def _without_reports(event: Event, guard: str, paths: Sequence[str]) -> Event:
     """The event without what these modules report for a guard."""
     if guard not in event.reports:
         return event
     left = {path: reason for path, reason in event.reports[guard].items() if path not in paths}
-    return _with_reports(event, {**event.reports, guard: left})
-
-
-def _is_trainable(door: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether `load_adapter` was asked for an adapter to be trained further."""
-    return door == "load_adapter" and bool(kwargs.get("is_trainable", args[2] if len(args) > 2 else False))
+    return attrs.evolve(event, reports={**event.reports, guard: left})

@@ -12,7 +12,7 @@ NOTHING_TO_UNMERGE = "Already unmerged. Nothing to do."
 ALL_MERGED = "All adapters are already merged, nothing to do."
 
 
-def opening(event: Event, refusals: Sequence[Refusal], hosts: Mapping[str, Host], adapters: Sequence[str]) -> str:
+def opening(event: Event, refusals: Sequence[Refusal], hosts: Mapping[str, Host]) -> str:
     """Return PEFT's own words for the first refusal that it has words for; empty when it has none."""
     for refusal in refusals:
         names = list(refusal.adapters)

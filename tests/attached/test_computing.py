@@ -268,3 +268,30 @@ def test_moving_the_model() -> None:
     model.float()
     torch.testing.assert_close(model(X), exact)
     assert CONFIGS
+
+
+def test_a_merge_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was tried on a copy, to see whether PEFT can merge, is what is kept."""
+    from adapterstate.peft import stand_ins, state
+
+    model, driver = attached("ed")
+    live, merged_base = model(X), stand_ins.merged_base
+    asked: list[str] = []
+
+    def counted(host: Any, *args: Any) -> Any:
+        asked.append(host.path)
+        return merged_base(host, *args)
+
+    for module in (stand_ins, state):
+        monkeypatch.setattr(module, "merged_base", counted)
+    driver.merge_adapter()
+    assert sorted(asked) == ["base_model.model.lin0", "base_model.model.lin1"]
+    torch.testing.assert_close(model(X), live)
+
+
+def test_a_copy_may_be_attached_with_other_options() -> None:
+    """The flags of a copy follow the options that it is attached with."""
+    model, _ = attached("ed")
+    state = attach(copy.deepcopy(model), grad_follows="trainability")
+    assert state.check() == ()
+    assert all(p.requires_grad for n, p in state.model.named_parameters() if ".d." in n)
