@@ -101,38 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument("--quick", action="store_true", help="three adapters instead of four and fewer worlds: a few seconds")
     explore.add_argument("--json", type=Path, metavar="FILE", help="also write the counts and the outcome to FILE")
     explore.set_defaults(run=_explore)
-    diagram = commands.add_parser(
-        "diagram",
-        help="draw the charts: what may happen to a module, the model and an adapter",
-        description=diagrams.DESCRIPTION,
-        epilog=diagrams.EPILOG,
-    )
-    diagrams.add_arguments(diagram)
-    diagram.set_defaults(run=diagrams.diagram)
-    inspect = commands.add_parser(
-        "inspect",
-        help="write a page about a model's adapters, with a simulator in it",
-        description=inspections.DESCRIPTION,
-        epilog=inspections.EPILOG,
-    )
-    inspections.add_arguments(inspect)
-    inspect.set_defaults(run=inspections.run)
-    audit = commands.add_parser(
-        "audit",
-        help="load a saved PEFT adapter and say which rules its flags break",
-        description=audits.DESCRIPTION,
-        epilog=audits.EPILOG,
-    )
-    audits.add_arguments(audit)
-    audit.set_defaults(run=audits.run)
-    check = commands.add_parser(
-        "check",
-        help="try your own implementation of adapters until a rule breaks",
-        description=checks.DESCRIPTION,
-        epilog=checks.EPILOG,
-    )
-    checks.add_arguments(check)
-    check.set_defaults(run=checks.run)
+    for name, module, run, text in (
+        ("diagram", diagrams, diagrams.diagram, "draw the charts: what may happen to a module, the model and an adapter"),
+        ("inspect", inspections, inspections.run, "write a page about a model's adapters, with a simulator in it"),
+        ("audit", audits, audits.run, "load a saved PEFT adapter and say which rules its flags break"),
+        ("check", checks, checks.run, "try your own implementation of adapters until a rule breaks"),
+    ):
+        command = commands.add_parser(name, help=text, description=module.DESCRIPTION, epilog=module.EPILOG)
+        module.add_arguments(command)
+        command.set_defaults(run=run)
     return parser
 
 

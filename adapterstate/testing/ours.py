@@ -179,9 +179,7 @@ class StateSystem(AdapterSystem):
         return Tensors(base, slots)
 
     def dense_forward(self, weights: Mapping[str, Mapping[str, torch.Tensor]], x: Any, /) -> torch.Tensor:
-        given = {f"{path}.{name}": value for path, here in weights.items() for name, value in here.items()}
-        output: torch.Tensor = torch.func.functional_call(self.plain, given, (x,))
-        return output
+        return dense_output(self.plain, weights, x)
 
     def _parameters(self) -> dict[str, dict[tuple[str, str], nn.Parameter]]:
         """Adapter -> path of a module and name there -> its parameter. Read off the modules."""
@@ -209,6 +207,13 @@ class StateSystem(AdapterSystem):
     def _recipe_of(self, name: str) -> Recipe:
         config = self.state.facts.adapters[name].config
         return next(recipe for recipe in self.recipes.values() if recipe.config is config)
+
+
+def dense_output(plain: nn.Module, weights: Mapping[str, Mapping[str, torch.Tensor]], x: Any) -> torch.Tensor:
+    """Return the output of a plain model with these weights: module path -> name -> value."""
+    given = {f"{path}.{name}": value for path, here in weights.items() for name, value in here.items()}
+    output: torch.Tensor = torch.func.functional_call(plain, given, (x,))
+    return output
 
 
 def _own(module: nn.Module, name: str) -> torch.Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from adapterstate.attaching import attach
+from adapterstate.testing.ours import copies, dense_output, lora
 from adapterstate.testing.system import (
     AdapterSystem,
     Fingerprint,
@@ -50,16 +51,6 @@ class SmallModel(nn.Module):
         hidden = hidden + self.second(self.first(hidden))
         logits: torch.Tensor = self.head(hidden + self.block(hidden))
         return logits
-
-
-def lora(*paths: str) -> tuple[Part, ...]:
-    """Parts of LoRA on the weights of these modules."""
-    return tuple(Part(path, "tuner") for path in paths)
-
-
-def copies(path: str, *weights: str) -> tuple[Part, ...]:
-    """Parts of a copy of a module with these weights."""
-    return tuple(Part(path, "copy", weight) for weight in weights)
 
 
 HEAD = copies("head", "weight", "bias")
@@ -245,9 +236,7 @@ class PeftSystem(AdapterSystem):
         return Tensors(base, slots)
 
     def dense_forward(self, weights: Mapping[str, Mapping[str, torch.Tensor]], x: Any, /) -> torch.Tensor:
-        given = {f"{path}.{name}": value for path, here in weights.items() for name, value in here.items()}
-        output: torch.Tensor = torch.func.functional_call(self.plain, given, (x,))
-        return output
+        return dense_output(self.plain, weights, x)
 
     def _layers(self) -> Iterator[tuple[str, Any]]:
         """PEFT's layers and wrappers, by the path of the module that they stand for."""
