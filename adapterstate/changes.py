@@ -5,15 +5,15 @@ Nothing is written here; a `Transaction` collects it. Whatever can fail (a merge
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 import torch
 from torch import nn
 
 from adapterstate.commit import Transaction
-from adapterstate.machine.records import Facts, ModuleFacts
-from adapterstate.modules.slots import CHILD, Slots
+from adapterstate.machine.records import Cohort, Facts, ModuleFacts
+from adapterstate.modules.slots import CHILD, Slot, Slots
 from adapterstate.modules.wiring import Binding, Cache, wire
 from adapterstate.modules.wrapping import BINDINGS, WIRING, generated_class
 from adapterstate.projection import GradFollows, View, requires_grad, view_of
@@ -26,45 +26,62 @@ class Change:
     Attributes:
         before: the stored facts before.
         after: the stored facts after.
+        cohorts: the modules whose records change.
         modules: path -> wrapped module, of both states.
         follows: what `requires_grad` follows.
-        added: path -> binding of the adapter that comes, if one does.
+        coming: name of the adapter that comes; empty where none does.
+        added: path -> binding of that adapter.
         caches: path -> a merged part that has been computed already.
     """
 
     before: Facts
     after: Facts
+    cohorts: Sequence[Cohort]
     modules: Mapping[str, nn.Module]
     follows: GradFollows
+    coming: str = ""
     added: Mapping[str, Binding] = attrs.field(factory=dict)
     caches: Mapping[str, Cache] = attrs.field(factory=dict)
-    _views: dict[tuple[int, int], tuple[View, bool]] = attrs.field(factory=dict, init=False)
 
-    def seen(self, facts: Facts, module: ModuleFacts) -> tuple[View, bool]:
-        """As `_seen`, worked out once for modules that share their context."""
-        key = id(facts), id(module.context)
-        if key not in self._views:
-            self._views[key] = _seen(facts, module)
-        return self._views[key]
+    @property
+    def going(self) -> tuple[str, ...]:
+        """The adapters that go."""
+        before, after = self.before.adapters, self.after.adapters
+        if len(before) + bool(self.coming) == len(after):
+            return ()  # asked for a thousand adapters, the other way would take a while
+        return tuple(name for name in before if name not in after)
 
 
 def collect(transaction: Transaction, model: nn.Module, change: Change) -> None:
     """Collect every write that leads from one state to the other."""
-    for path in _paths(change):
-        _module(transaction, change, path)
+    coming, going = change.coming, change.going
+    for cohort in (*change.cohorts, *_showing(change)):
+        old, new = cohort.before, cohort.after
+        if new is None:
+            _unwrap(transaction, change, cohort)
+            continue
+        _wiring(transaction, change, cohort, new)
+        if coming and coming in new.context.present and (old is None or coming not in old.context.present):
+            _come(transaction, change, cohort)
+        gone = tuple(name for name in going if old is not None and name in old.context.present)
+        if gone:
+            _go(transaction, change, cohort, gone)
     _adapters(transaction, change)
     if bool(change.before.adapters) is not bool(change.after.adapters):
         _base(transaction, model, change)
 
 
-def _paths(change: Change) -> Iterator[str]:
-    """Paths of the modules whose projection may differ."""
+def _showing(change: Change) -> Iterator[Cohort]:
+    """The modules whose records stay, where what they compute changes all the same: adapters are enabled or disabled, thawed or frozen."""
     before, after = change.before, change.after
-    everywhere = before.enablement != after.enablement or _trainability(before) != _trainability(after)
-    for path in {**before.modules, **after.modules}:
-        old, new = before.modules.get(path), after.modules.get(path)
-        if old is not new or (everywhere and new is not None and new.context.active):
-            yield path
+    if before.enablement == after.enablement and _trainability(before) == _trainability(after):
+        return
+    found: dict[int, list[str]] = {}
+    for path, record in after.modules.items():
+        if before.modules.get(path) is record and record.context.active:
+            found.setdefault(id(record), []).append(path)
+    for paths in found.values():
+        yield Cohort(after.modules[paths[0]], after.modules[paths[0]], paths)
 
 
 def _trainability(facts: Facts) -> dict[str, str]:
@@ -75,68 +92,70 @@ def _trainability(facts: Facts) -> dict[str, str]:
 # ----------------------------------------------------------------------------------------------------------------- modules
 
 
-def _module(transaction: Transaction, change: Change, path: str) -> None:
-    """Collect the writes to one module."""
-    module = change.modules[path]
-    old, new = change.before.modules.get(path), change.after.modules.get(path)
-    own = module.__dict__
-    if new is None:
+def _unwrap(transaction: Transaction, change: Change, cohort: Cohort) -> None:
+    """Collect the writes that give modules back as they were before the first adapter."""
+    modules = [change.modules[path] for path in cohort.paths]
+    for module in modules:
         transaction.change_class(module, type(module)._adapterstate_base)  # type: ignore[attr-defined]
-        if CHILD in module._modules:
+    for module in modules:
+        own = module.__dict__
+        if CHILD in own["_modules"]:
             transaction.without(own, "_modules", (CHILD,))
         transaction.drop(own, WIRING)
         transaction.drop(own, BINDINGS)
+
+
+def _come(transaction: Transaction, change: Change, cohort: Cohort) -> None:
+    """Collect the writes by which an adapter arrives on modules; those that have no other are wrapped."""
+    name = change.coming
+    for path in cohort.paths:
+        own, binding = change.modules[path].__dict__, change.added[path]
+        if cohort.before is None:
+            transaction.item(own, BINDINGS, {name: binding})
+        else:
+            transaction.item(own[BINDINGS], name, binding)
+        if binding.slot is not None:
+            container = own["_modules"].get(CHILD)
+            if container is None:
+                container = Slots()
+                transaction.item(own["_modules"], CHILD, container)
+            transaction.item(container._modules, name, binding.slot)
+    if cohort.before is None:
+        for path in cohort.paths:
+            transaction.change_class(change.modules[path], generated_class(change.modules[path]))
+
+
+def _go(transaction: Transaction, change: Change, cohort: Cohort, names: tuple[str, ...]) -> None:
+    """Collect the writes by which adapters leave modules that keep others."""
+    for path in cohort.paths:
+        own = change.modules[path].__dict__
+        transaction.without(own, BINDINGS, names)
+        container = own["_modules"].get(CHILD)
+        if container is None:
+            continue
+        slots = container._modules
+        if len(slots) <= len(names) and all(name in names for name in slots):
+            transaction.without(own, "_modules", (CHILD,))
+        else:
+            transaction.without(container.__dict__, "_modules", names)
+
+
+def _wiring(transaction: Transaction, change: Change, cohort: Cohort, new: ModuleFacts) -> None:
+    """Collect what modules consult, if they have to consult anything else than before."""
+    old = cohort.before
+    view, training = _seen(change.after, new)
+    if old is not None and (view, training) == _seen(change.before, old):
         return
-    bindings: dict[str, Binding] = own.get(BINDINGS, {})
-    coming = {name: change.added[path] for name in new.context.present if name not in bindings}
-    going = tuple(name for name in bindings if name not in new.context.present)
-    _wiring(transaction, change, path, {**bindings, **coming} if coming else bindings)
-    for name, binding in coming.items():
-        _come(transaction, module, name, binding, first=old is None)
-    if going:
-        _go(transaction, module, going)
-    if old is None:
-        transaction.change_class(module, generated_class(module))
-
-
-def _come(transaction: Transaction, module: nn.Module, name: str, binding: Binding, *, first: bool) -> None:
-    """Collect the writes by which an adapter arrives on a module."""
-    if first:
-        transaction.item(module.__dict__, BINDINGS, {name: binding})
-    else:
-        transaction.item(module.__dict__[BINDINGS], name, binding)
-    if binding.slot is None:
-        return
-    container = module._modules.get(CHILD)
-    if container is None:
-        container = Slots()
-        transaction.item(module._modules, CHILD, container)
-    transaction.item(container._modules, name, binding.slot)
-
-
-def _go(transaction: Transaction, module: nn.Module, names: tuple[str, ...]) -> None:
-    """Collect the writes by which adapters leave a module that keeps others."""
-    transaction.without(module.__dict__, BINDINGS, names)
-    container = module._modules.get(CHILD)
-    if container is None:
-        return
-    if all(name in names for name in container._modules):
-        transaction.without(module.__dict__, "_modules", (CHILD,))
-    else:
-        transaction.without(container.__dict__, "_modules", names)
-
-
-def _wiring(transaction: Transaction, change: Change, path: str, bindings: Mapping[str, Binding]) -> None:
-    """Collect what a module consults, if it has to consult anything else than before."""
-    module = change.modules[path]
-    old, new = change.before.modules.get(path), change.after.modules[path]
-    view, training = change.seen(change.after, new)
-    if old is not None and (view, training) == change.seen(change.before, old):
-        return
-    known = change.caches.get(path)
-    if known is None and old is not None:
-        known = module.__dict__[WIRING].cache
-    transaction.item(module.__dict__, WIRING, wire(module, bindings, view, training=training, known=known))
+    for path in cohort.paths:
+        module = change.modules[path]
+        own = module.__dict__
+        bindings: dict[str, Binding] = own.get(BINDINGS, {})
+        if path in change.added:
+            bindings = {**bindings, change.coming: change.added[path]}
+        known = change.caches.get(path)
+        if known is None and old is not None:
+            known = own[WIRING].cache
+        transaction.item(own, WIRING, wire(module, bindings, view, training=training, known=known))
 
 
 def _seen(facts: Facts, module: ModuleFacts) -> tuple[View, bool]:
@@ -153,12 +172,14 @@ def _adapters(transaction: Transaction, change: Change) -> None:
     after = change.after
     for name in may_accept_otherwise(change.before, after, change.follows):
         accepts = requires_grad(after, name, change.follows)
-        for path in after.adapters[name].modules:
-            module = change.modules[path]
-            known: Mapping[str, Binding] = module.__dict__.get(BINDINGS, {})
-            binding = known[name] if name in known else change.added[path]
-            for key in keys_of(binding):
-                transaction.accept_gradients(binding.slot._parameters, key, accepts)  # type: ignore[union-attr]
+        if name in change.before.adapters:
+            bindings = [change.modules[path].__dict__[BINDINGS][name] for path in after.adapters[name].modules]
+        else:
+            bindings = [*change.added.values()]
+        for binding in bindings:
+            for key, parameter in binding.slot._parameters.items() if binding.slot is not None else ():
+                if parameter is not None and parameter.requires_grad is not accepts and can_accept(parameter):
+                    transaction.accept_gradients(binding.slot._parameters, key, accepts)
 
 
 def may_accept_otherwise(before: Facts, after: Facts, follows: GradFollows) -> dict[str, None]:
@@ -169,18 +190,16 @@ def may_accept_otherwise(before: Facts, after: Facts, follows: GradFollows) -> d
     return names
 
 
-def keys_of(binding: Binding) -> Iterator[str]:
-    """The names of those parameters of one adapter on one module that can accept gradients at all."""
-    if binding.slot is not None:
-        for key, parameter in binding.slot._parameters.items():
-            if parameter is not None and (parameter.is_floating_point() or parameter.is_complex()):
-                yield key
+def can_accept(tensor: torch.Tensor) -> bool:
+    """Whether a tensor can accept gradients at all."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def parameters_of(binding: Binding) -> Iterator[torch.Tensor]:
     """The parameters of one adapter on one module that can accept gradients at all."""
-    for key in keys_of(binding):
-        yield binding.slot._parameters[key]  # type: ignore[union-attr,misc]
+    for parameter in binding.slot._parameters.values() if binding.slot is not None else ():
+        if parameter is not None and can_accept(parameter):
+            yield parameter
 
 
 def _base(transaction: Transaction, model: nn.Module, change: Change) -> None:
@@ -192,12 +211,29 @@ def _base(transaction: Transaction, model: nn.Module, change: Change) -> None:
             transaction.accept_gradients((parameter,), 0, not coming)
 
 
+def _register(transaction: Transaction, module: nn.Module, slots: Mapping[str, Slot]) -> None:
+    """Collect the writes that register exactly these slots, in this order."""
+    container = module._modules.get(CHILD)
+    if not slots:
+        if container is not None:
+            transaction.without(module.__dict__, "_modules", (CHILD,))
+    elif not isinstance(container, Slots):
+        fresh = Slots()
+        transaction.item(module._modules, CHILD, fresh)
+        transaction.item(fresh.__dict__, "_modules", dict(slots))
+    else:
+        transaction.item(container.__dict__, "_modules", dict(slots))
+
+
 def rewire_all(transaction: Transaction, model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], follows: GradFollows) -> None:
     """Collect the whole projection again, whatever torch looks like now; merged parts are computed anew."""
     for path, record in facts.modules.items():
         module = modules[path]
         view, training = _seen(facts, record)
-        transaction.item(module.__dict__, WIRING, wire(module, module.__dict__[BINDINGS], view, training=training))
+        bindings = {name: module.__dict__[BINDINGS][name] for name in record.context.present}
+        transaction.item(module.__dict__, BINDINGS, bindings)
+        _register(transaction, module, {name: binding.slot for name, binding in bindings.items() if binding.slot is not None})
+        transaction.item(module.__dict__, WIRING, wire(module, bindings, view, training=training))
     adapters: set[int] = set()
     for name, adapter in facts.adapters.items():
         for path in adapter.modules:

@@ -24,54 +24,85 @@ _ATTEMPTS = 100
 
 
 class _Write:
-    """One write: where, what was there, what shall be there."""
+    """Something that is done, and can be undone whether or not it had been reached."""
 
-    __slots__ = ("holder", "key", "new", "old")
-
-    def __init__(self, holder: Any, key: Any, old: Any, new: Any) -> None:
-        self.holder = holder
-        self.key = key
-        self.old = old
-        self.new = new
+    __slots__ = ()
 
     def do(self) -> None:
-        self.put(self.new)
+        raise NotImplementedError
 
     def undo(self) -> None:
-        self.put(self.old)
-
-    def put(self, value: Any) -> None:
         raise NotImplementedError
 
 
-class _Item(_Write):
-    """A key of a mapping."""
+class _Writes(_Write):
+    """Writes of one kind, one after the other.
+
+    Attributes:
+        all: of each write where it goes, under which key, what was there, and what shall be there.
+    """
+
+    __slots__ = ("all",)
+
+    def __init__(self) -> None:
+        self.all: list[tuple[Any, Any, Any, Any]] = []
+
+    def do(self) -> None:
+        put = self.put
+        for holder, key, _, new in self.all:
+            put(holder, key, new)
+
+    def undo(self) -> None:
+        put = self.put
+        for holder, key, old, _ in reversed(self.all):
+            put(holder, key, old)
+
+    @staticmethod
+    def put(holder: Any, key: Any, value: Any) -> None:
+        raise NotImplementedError
+
+
+class _Items(_Writes):
+    """Keys of mappings."""
 
     __slots__ = ()
 
-    def put(self, value: Any) -> None:
+    @staticmethod
+    def put(holder: Any, key: Any, value: Any) -> None:
         if value is MISSING:
-            self.holder.pop(self.key, None)
+            holder.pop(key, None)
         else:
-            self.holder[self.key] = value
+            holder[key] = value
 
 
-class _Attribute(_Write):
-    """An attribute."""
+class _Attributes(_Writes):
+    """Attributes."""
 
     __slots__ = ()
 
-    def put(self, value: Any) -> None:
-        setattr(self.holder, self.key, value)
+    @staticmethod
+    def put(holder: Any, key: Any, value: Any) -> None:
+        setattr(holder, key, value)
 
 
-class _Flag(_Write):
+class _Flags(_Writes):
     """`requires_grad` of whatever parameter a container holds under a key when it is written."""
 
     __slots__ = ()
 
-    def put(self, value: Any) -> None:
-        self.holder[self.key].requires_grad = value
+    @staticmethod
+    def put(holder: Any, key: Any, value: Any) -> None:
+        holder[key].requires_grad = value
+
+
+class _Classes(_Writes):
+    """The classes of modules, past any ``__setattr__`` of their own."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def put(holder: Any, key: Any, value: Any) -> None:
+        object.__setattr__(holder, "__class__", value)
 
 
 class Batch(_Write):
@@ -79,11 +110,10 @@ class Batch(_Write):
 
     __slots__ = ("flags", "items", "lists")
 
-    def __init__(self, items: Sequence[_Item], flags: Sequence[_Flag]) -> None:
-        super().__init__(None, None, None, None)
-        self.items = tuple((write.holder, write.key, write.old, write.new) for write in items if type(write.new) is not list)
-        self.lists = tuple((write.holder, write.key, write.old, tuple(write.new)) for write in items if type(write.new) is list)
-        self.flags = tuple((write.holder, write.key, write.old, write.new) for write in flags)
+    def __init__(self, items: Sequence[tuple[Any, Any, Any, Any]], flags: Sequence[tuple[Any, Any, Any, Any]]) -> None:
+        self.items = tuple(write for write in items if type(write[3]) is not list)
+        self.lists = tuple((holder, key, old, tuple(new)) for holder, key, old, new in items if type(new) is list)
+        self.flags = tuple(flags)
 
     def do(self) -> None:
         for holder, key, _, new in self.items:
@@ -100,15 +130,6 @@ class Batch(_Write):
             holder[key].requires_grad = old
 
 
-class _Class(_Write):
-    """The class of a module, past any ``__setattr__`` of its own."""
-
-    __slots__ = ()
-
-    def put(self, value: Any) -> None:
-        object.__setattr__(self.holder, "__class__", value)
-
-
 class _Whole(_Write):
     """Everything about a model but values of base parameters, where another library writes it: it is done already, and can be undone.
 
@@ -119,7 +140,6 @@ class _Whole(_Write):
     __slots__ = ("beside", "kept", "parameters", "values")
 
     def __init__(self, model: nn.Module, beside: Iterable[Any], values: Iterable[torch.Tensor]) -> None:
-        super().__init__(model, None, None, None)
         self.kept = [(m, type(m), {key: (value, _shallow(value)) for key, value in m.__dict__.items()}) for m in model.modules()]
         self.beside = [(thing, {key: (value, _shallow(value)) for key, value in vars(thing).items()}) for thing in beside]
         self.parameters = [(parameter, parameter.requires_grad, parameter.data) for parameter in model.parameters()]
@@ -195,42 +215,50 @@ class Transaction:
 
     def item(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
         """Set a key that is there, or add one at the end."""
-        self._writes.append(_Item(mapping, key, mapping.get(key, MISSING), value))
+        self._into(_Items).append((mapping, key, mapping.get(key, MISSING), value))
 
-    def without(self, holder: dict[str, Any], key: str, gone: Mapping[str, Any] | set[str] | tuple[str, ...]) -> None:
+    def without(self, holder: dict[str, Any], key: str, gone: tuple[str, ...]) -> None:
         """Exchange the mapping ``holder[key]`` for one without the keys `gone`; undoing brings back the old one in its old order."""
         old = holder[key]
-        if len(gone) == 1 and next(reversed(old)) in gone:
-            for name in gone:  # the last one comes back in its place anyway
-                self._writes.append(_Item(old, name, old[name], MISSING))
-            return
-        self._writes.append(_Item(holder, key, old, {name: value for name, value in old.items() if name not in gone}))
+        if len(gone) == 1 and next(reversed(old)) == gone[0]:
+            # the last one comes back in its place anyway
+            self._into(_Items).append((old, gone[0], old[gone[0]], MISSING))
+        else:
+            self._into(_Items).append((holder, key, old, {name: value for name, value in old.items() if name not in gone}))
 
     def drop(self, mapping: dict[Any, Any], key: Any) -> None:
         """Take a key away whose place in the order does not matter."""
         if key in mapping:
-            self._writes.append(_Item(mapping, key, mapping[key], MISSING))
+            self._into(_Items).append((mapping, key, mapping[key], MISSING))
 
     def attribute(self, holder: Any, name: str, value: Any) -> None:
         """Set an attribute."""
-        self._writes.append(_Attribute(holder, name, getattr(holder, name), value))
+        self._into(_Attributes).append((holder, name, getattr(holder, name), value))
 
     def change_class(self, module: nn.Module, cls: type[nn.Module]) -> None:
         """Exchange the class of a module."""
-        self._writes.append(_Class(module, None, type(module), cls))
+        self._into(_Classes).append((module, None, type(module), cls))
 
     def accept_gradients(self, parameters: Mapping[Any, Any] | Sequence[Any], key: Any, accepts: bool) -> None:
         """Set `requires_grad` of the parameter ``parameters[key]`` where it differs. The container is kept, not the parameter."""
         if parameters[key].requires_grad is not accepts:
-            self._writes.append(_Flag(parameters, key, not accepts, accepts))
+            self._into(_Flags).append((parameters, key, not accepts, accepts))
+
+    def _into(self, kind: type[_Writes]) -> list[tuple[Any, Any, Any, Any]]:
+        """Where the next write of a kind goes: to those that it follows, if they are of that kind."""
+        last = self._writes[-1] if self._writes else None
+        if type(last) is not kind:
+            last = kind()
+            self._writes.append(last)
+        return last.all
 
     def batch(self) -> Batch | None:
         """Return what was collected as one write that can be done again; None where some of it cannot be."""
-        items = [write for write in self._writes if type(write) is _Item]
-        flags = [write for write in self._writes if type(write) is _Flag]
-        if len(items) + len(flags) < len(self._writes) or any(write.old is MISSING or write.new is MISSING for write in items):
+        items = [write for writes in self._writes if type(writes) is _Items for write in writes.all]
+        flags = [write for writes in self._writes if type(writes) is _Flags for write in writes.all]
+        if not all(type(writes) in (_Items, _Flags) for writes in self._writes):
             return None
-        return Batch(items, flags)
+        return None if any(old is MISSING or new is MISSING for _, _, old, new in items) else Batch(items, flags)
 
     def again(self, batch: Batch) -> None:
         """Do what was done before."""
@@ -248,7 +276,7 @@ class Transaction:
 
     def value(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
         """Give a parameter or buffer other values; its identity stays."""
-        self._writes.append(_Attribute(tensor, "data", tensor.data, value))
+        self._into(_Attributes).append((tensor, "data", tensor.data, value))
 
     # -------------------------------------------------------------------------------------------------------------- committing
 

@@ -22,19 +22,34 @@ class CompileWatch:
         self._configurations: dict[Any, Any] = {}
         self._shapes: dict[Any, bool] = {}
 
-    def watch(self, transaction: Transaction, model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module]) -> None:
-        """Warn if the state `facts` would make ``torch.compile`` pass its limit at the next forward."""
-        if "torch._dynamo" not in sys.modules or not facts.active:
+    def watch(self, transaction: Transaction, model: nn.Module, before: Facts, after: Facts, modules: Mapping[str, nn.Module]) -> None:
+        """Warn if the state `after` would make ``torch.compile`` pass its limit at the next forward.
+
+        As long as nothing at all has been compiled there is nothing to look at. What was in force at the first compile is the state that
+        some later event meets.
+        """
+        if not _anything_compiled():
             return
+        self._look(transaction, before, modules)
+        if self._look(transaction, after, modules):
+            _warn_at_limit(model, after.active)
+
+    def _look(self, transaction: Transaction, facts: Facts, modules: Mapping[str, nn.Module]) -> bool:
+        """Note the shapes of a state; return whether they are new."""
         # by identity, so that a thousand inactive adapters cost nothing; kept as a value, so that the identity stays theirs
         configuration = (facts.active, facts.merged, facts.enabled, id(facts.adapters), tuple(facts.weights), facts.on_overlap)
-        if configuration in self._configurations:
-            return
+        if not facts.active or configuration in self._configurations:
+            return False
         shapes = _shapes(facts, modules)
-        if shapes not in self._shapes:
-            _warn_at_limit(model, facts.active)
         transaction.item(self._configurations, configuration, facts.adapters)
         transaction.item(self._shapes, shapes, True)
+        return shapes not in self._shapes
+
+
+def _anything_compiled() -> bool:
+    """Whether ``torch.compile`` has compiled any code since the start, or since it was reset."""
+    convert = sys.modules.get("torch._dynamo.convert_frame")
+    return convert is not None and bool(convert.input_codes.seen)
 
 
 def _shapes(facts: Facts, modules: Mapping[str, nn.Module]) -> frozenset[Any]:

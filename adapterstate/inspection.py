@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 from torch import nn
 
-from adapterstate.changes import parameters_of
+from adapterstate.changes import can_accept
 from adapterstate.machine.records import Context, Facts
-from adapterstate.modules.slots import Slot, slots_of
-from adapterstate.modules.wiring import stamp_of
+from adapterstate.modules.notices import MergedNotice
+from adapterstate.modules.slots import CHILD, slots_of
+from adapterstate.modules.wiring import Binding, Wiring, stamp_of
 from adapterstate.modules.wrapping import BINDINGS, WIRING, is_wrapped
 from adapterstate.projection import GradFollows, Shares, requires_grad, view_of
 from adapterstate.records import Finding
+from adapterstate.targets.tree import Tree, survey
 
 
 @attrs.frozen
@@ -96,63 +98,88 @@ def _cell(context: Context, name: str) -> str:
 # ------------------------------------------------------------------------------------------------------------------- check
 
 
-def findings(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], follows: GradFollows) -> Iterator[Finding]:
+def findings(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], follows: GradFollows) -> list[Finding]:
     """Name everything in torch that is not as the state says. Writes nothing."""
-    here = dict(model.named_modules(remove_duplicate=False))
-    sound = []
+    tree = survey(model)
+    flags = {name: requires_grad(facts, name, follows) for name in facts.adapters}
+    expected: dict[int, Expected] = {}
+    found: list[Finding] = []
     for path, module in modules.items():
-        if here.get(path) is not module:
-            found = type(here[path]).__name__ if path in here else "nothing"
-            yield Finding(path or "the model", "the module that was wrapped here", "the same module", found, mendable=False)
+        if path not in tree.paths.get(module, ()):
+            other = next((type(other).__name__ for other, paths in tree.paths.items() if path in paths), "nothing")
+            found.append(Finding(path or "the model", "the module that was wrapped here", "the same module", other, mendable=False))
         elif not is_wrapped(module) or WIRING not in module.__dict__ or BINDINGS not in module.__dict__:
-            yield Finding(path or "the model", "class of a wrapped module", "a generated class", type(module).__name__, mendable=False)
+            other = type(module).__name__
+            found.append(Finding(path or "the model", "class of a wrapped module", "a generated class", other, mendable=False))
         else:
-            sound.append(path)
-            yield from _wired(path, module, facts)
+            context = facts.modules[path].context
+            if id(context) not in expected:
+                expected[id(context)] = Expected(context, flags, enabled=facts.enabled)
+            found += _differing(path, module, expected[id(context)])
     known = {id(module) for module in modules.values()}
-    for path, module in here.items():
+    for module, paths in tree.paths.items():
         if is_wrapped(module) and id(module) not in known:
             what = "a module with adapters that the state does not know"
-            yield Finding(path or "the model", what, "a plain module", type(module).__name__, mendable=False)
-    yield from _misplaced(here)
-    yield from _gradients(model, facts, {path: modules[path] for path in sound}, follows)
+            found.append(Finding(paths[0] or "the model", what, "a plain module", type(module).__name__, mendable=False))
+    return found + _base(tree, frozen=bool(facts.adapters))
 
 
-def _misplaced(here: Mapping[str, nn.Module]) -> Iterator[Finding]:
-    """Find adapters' parameters that were registered as a base parameter, as when a weight is tied to what a read returned."""
-    slots = {id(tensor) for module in here.values() if isinstance(module, Slot) for tensor in module._parameters.values()}
-    for path, module in here.items():
-        if not isinstance(module, Slot):
-            for name, tensor in module._parameters.items():
-                if tensor is not None and id(tensor) in slots:
-                    where = f"{path}.{name}" if path else name
-                    yield Finding(where, "a base parameter", "the base's own", "an adapter's parameter", mendable=False)
+class Expected:
+    """What every module of a cohort has to look like: its adapters, how they take part, and which of them accept gradients."""
+
+    __slots__ = ("equal", "flags", "live", "present", "taking_part", "view", "weighted")
+
+    def __init__(self, context: Context, flags: Mapping[str, bool], *, enabled: bool) -> None:
+        self.present = [*context.present]
+        self.flags = flags
+        self.view = self.equal = view_of(context, enabled=enabled)
+        self.live = [share.name for share in self.view.live]
+        self.weighted = any(share.weight != 1 for share in self.view.live)
+        self.taking_part = {share.name for share in self.view.replacing + self.view.cached}
 
 
-def _wired(path: str, module: nn.Module, facts: Facts) -> Iterator[Finding]:
-    """Compare one module with its view."""
-    context = facts.modules[path].context
-    bindings, wiring = module.__dict__[BINDINGS], module.__dict__[WIRING]
-    if list(bindings) != list(context.present):
-        yield Finding(path, "adapters with weights here", str(list(context.present)), str(list(bindings)))
-        return
-    registered = [name for name, binding in bindings.items() if binding.slot is not None]
-    if list(slots_of(module)) != registered or any(slots_of(module)[name] is not bindings[name].slot for name in registered):
-        yield Finding(path, "registered slots", str(registered), str(list(slots_of(module))))
-    view = view_of(context, enabled=facts.enabled)
-    if [id(part) for part in wiring.tuners] != [id(part) for share in view.live for part in bindings[share.name].tuners]:
-        yield Finding(path, "tuners that run in forward", _said(view.live), f"{len(wiring.tuners)} others")
-    cached = wiring.cache.shares if wiring.cache is not None else ()
+def _differing(path: str, module: nn.Module, expected: Expected) -> list[Finding]:
+    """Compare one module with what is expected of its cohort."""
+    own = module.__dict__
+    bindings: Mapping[str, Binding] = own[BINDINGS]
+    wiring: Wiring = own[WIRING]
+    view = expected.view
+    found: list[Finding] = []
+    if [*bindings] != expected.present:
+        lost = any(name not in bindings for name in expected.present)
+        return [Finding(path, "adapters with weights here", str(expected.present), str(list(bindings)), mendable=not lost)]
+    slots = slots_of(module)
+    registered = [(name, binding.slot) for name, binding in bindings.items() if binding.slot is not None]
+    if [*slots.items()] != registered:  # slots are equal when they are the same
+        found.append(Finding(path, "registered slots", str([name for name, _ in registered]), str(list(slots))))
+    running = [id(live) for live in wiring.live if type(live) is not MergedNotice]
+    live = [id(part.live) for name in expected.live for part in bindings[name].parts if part.live is not None]
+    if running != live and (len(running) != len(live) or not expected.weighted):  # with a weight, a tuner runs as a copy of itself
+        found.append(Finding(path, "tuners that run in forward", _said(view.live), f"{len(running)} others"))
+    cache = wiring.cache
+    cached = cache.shares if cache is not None else ()
     if cached != view.cached:
-        yield Finding(path, "adapters in the merged weight", _said(view.cached), _said(cached))
-    elif wiring.cache is not None and wiring.cache.stamp != stamp_of(module, bindings, cached):
-        yield Finding(path, "the merged weight", "computed from the present tensors", "stale: one of them has changed since")
-    own = {id(part): name for name, binding in bindings.items() for part in binding.parts}
-    read = {own.get(id(part), "another module's") for found in wiring.reads.values() for part in getattr(found, "parts", ())}
-    if not read <= {share.name for share in view.replacing + view.cached}:
-        yield Finding(path, "adapters whose rows are read", _said(view.replacing), str(sorted(read)))
-    if wiring.view != view:
-        yield Finding(path, "how adapters take part", str(view), str(wiring.view))
+        found.append(Finding(path, "adapters in the merged weight", _said(view.cached), _said(cached)))
+    elif cache is not None and cache.stamp != stamp_of(module, bindings, cached):
+        stale = "stale: one of them has changed since"
+        found.append(Finding(path, "the merged weight", "computed from the present tensors", stale))
+    if wiring.reads:
+        holders = {id(part): name for name, binding in bindings.items() for part in binding.parts}
+        read = {holders.get(id(part), "another module's") for reads in wiring.reads.values() for part in getattr(reads, "parts", ())}
+        if not read <= expected.taking_part:
+            found.append(Finding(path, "adapters whose rows are read", _said(view.replacing), str(sorted(read))))
+    if wiring.view is not expected.equal:
+        if wiring.view == view:
+            expected.equal = wiring.view  # modules that were wired together share theirs
+        else:
+            found.append(Finding(path, "how adapters take part", str(view), str(wiring.view)))
+    for name, slot in registered:
+        want = expected.flags[name]
+        for key, parameter in slot._parameters.items():
+            if parameter is not None and parameter.requires_grad is not want and can_accept(parameter):
+                where = ".".join(part for part in (path, CHILD, name, key) if part)
+                found.append(Finding(where, "requires_grad", str(want), str(parameter.requires_grad)))
+    return found
 
 
 def _said(shares: Shares) -> str:
@@ -160,19 +187,22 @@ def _said(shares: Shares) -> str:
     return str([share.name if share.weight == 1 else f"{share.name} ({share.weight:g})" for share in shares])
 
 
-def _gradients(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], follows: GradFollows) -> Iterator[Finding]:
-    """Compare `requires_grad` of every parameter."""
-    expected: dict[int, bool] = {}
-    for name, adapter in facts.adapters.items():
-        for path in adapter.modules:
-            binding = modules[path].__dict__[BINDINGS].get(name) if path in modules else None
-            if binding is not None:
-                expected.update({id(parameter): requires_grad(facts, name, follows) for parameter in parameters_of(binding)})
-    slots = {id(parameter) for module in model.modules() if isinstance(module, Slot) for parameter in module._parameters.values()}
-    for name, parameter in model.named_parameters():
-        base = id(parameter) not in slots
-        if base and not facts.adapters:
-            continue  # without adapters the flags are the user's
-        want = expected.get(id(parameter), False)
-        if (base or id(parameter) in expected) and parameter.requires_grad is not want:
-            yield Finding(name, "requires_grad of a base parameter" if base else "requires_grad", str(want), str(parameter.requires_grad))
+def _base(tree: Tree, *, frozen: bool) -> list[Finding]:
+    """Compare what is registered outside the slots: the base's own parameters, none of which accepts gradients while an adapter is there.
+
+    An adapter's parameter comes to stand there when a weight is tied to what a read returned.
+    """
+    adapters = {id(tensor) for module in tree.paths for slot in slots_of(module).values() for tensor in slot._parameters.values()}
+    found: list[Finding] = []
+    told: set[int] = set()
+    for module, paths in tree.paths.items():
+        for name, tensor in module._parameters.items():
+            if tensor is None or (id(tensor) not in adapters and not (frozen and tensor.requires_grad)):
+                continue
+            where = f"{paths[0]}.{name}" if paths[0] else name
+            if id(tensor) in adapters:
+                found.append(Finding(where, "a base parameter", "the base's own", "an adapter's parameter", mendable=False))
+            elif id(tensor) not in told:  # without adapters the flags are the user's
+                told.add(id(tensor))
+                found.append(Finding(where, "requires_grad of a base parameter", "False", "True"))
+    return found

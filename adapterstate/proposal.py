@@ -78,12 +78,13 @@ def _by_path(model: nn.Module, placement: Placement, wrapped: Mapping[str, nn.Mo
 
 def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: dict[tuple[str, ...], SlotFacts]) -> SlotFacts:
     """What the adapter would be at `path`. Modules that it only tunes share one record, so that they can share their context."""
-    kinds = tuple(dict.fromkeys(site.method.kind for site in sites))
+    kinds = tuple(dict.fromkeys([site.method.kind for site in sites]))
+    replacing = [(site, site.method) for site in sites if is_auxiliary(site.method)]
+    if not replacing and kinds in shared:
+        return shared[kinds]
     replaces: dict[str, Footprint] = {}
-    for site in sites:
-        if not is_auxiliary(site.method):
-            continue
-        for name, rows in site.method.replaces().items():
+    for site, method in replacing:
+        for name, rows in method.replaces().items():
             shape = tuple(base_tensor(site.module, name).shape)
             footprint = Footprint(None if rows is None else frozenset(rows), shape, why_fixed(site.module, name))
             old = replaces.get(name)

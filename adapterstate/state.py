@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, get_args
@@ -201,7 +201,7 @@ class AdapterState:
         with self._lock:
             return tuple(self._findings())
 
-    def _findings(self) -> Iterator[Finding]:
+    def _findings(self) -> Iterable[Finding]:
         """Name everything that differs from what the state says."""
         return findings(self.model, self._facts, self._modules, self._options.grad_follows)
 
@@ -379,7 +379,7 @@ class AdapterState:
         moved = [finding.where for finding in found if not finding.mendable]
         if moved:
             raise errors.AttachError(
-                f"repair cannot mend {moved}: modules were exchanged, or base parameters overwritten, since adapters were added; "
+                f"repair cannot mend {moved}: modules were exchanged, base parameters overwritten or adapters taken out of them; "
                 "nothing has changed. Put the modules back, or start again from the base."
             )
         with Transaction(self._journal) as transaction:
@@ -598,21 +598,20 @@ class AdapterState:
         """Plan, let the engine move, commit, tell the observers. An event with a key is kept in memory."""
         found = self._judged(prepared.events)
         keeps = key is not None and not found.before.merged and not found.after.merged  # no tensors are kept
-        if keeps:
-            found = _ending_in(found, self._memory.same(found.after))
+        after = self._memory.same(found.after) if keeps else found.after
         entry = self._entry(name, found)
         batch: Batch | None = None
         with Transaction(self._journal, draws=prepared.prospect is not None) as transaction:
             if not entry.is_noop:
                 modules = self._collect(transaction, found, prepared)
                 batch = transaction.batch() if keeps else None
-                self._compiles.watch(transaction, self.model, found.after, modules)
-            transaction.attribute(self, "_facts", found.after)
+                self._compiles.watch(transaction, self.model, found.before, found.after, modules)
+            transaction.attribute(self, "_facts", after)
             transaction.commit(entry)
-        if found.before.adapters.keys() != found.after.adapters.keys():
+        if found.before.adapters.keys() != after.adapters.keys():
             self._memory.forget()
         elif keeps:
-            self._memory.keep(key, found, batch)
+            self._memory.keep(key, _ending_in(found, after), batch)
         self._tell(entry)
 
     def _again_or(self, name: str, key: Hashable, prepare: Callable[[], Prepared]) -> None:
@@ -630,7 +629,7 @@ class AdapterState:
         with Transaction(self._journal) as transaction:
             transaction.again(known.batch)
             transaction.attribute(self, "_facts", found.after)
-            self._compiles.watch(transaction, self.model, found.after, self._modules)
+            self._compiles.watch(transaction, self.model, known.before, found.after, self._modules)
             transaction.commit(entry)
         if self._observers:
             self._tell(entry)
@@ -641,7 +640,7 @@ class AdapterState:
         found = plan(self.charts, self._facts, events)
         if not found.accepted:
             step = found.steps[-1]
-            offered = sum(move.chart == self.charts.activation.name for move in step.moves)
+            offered = sum(len(move.subjects) for move in step.moves if move.chart == self.charts.activation.name)
             raise found.error(step.event, found.refusals, offered, self._opening(step.event, found.refusals))
         self._engine.run(found)
         return found
@@ -669,7 +668,9 @@ class AdapterState:
             values = merged_values(found.steps[0].after, modules, prepared.unloads)
             write_values(transaction, self.model, modules, values, found.before.base_trainable)
         before, after = found.before, found.after
-        collect(transaction, self.model, Change(before, after, modules, self._options.grad_follows, added, prepared.caches))
+        coming = found.steps[0].event.adapters[0] if added else ""
+        change = Change(before, after, found.cohorts, modules, self._options.grad_follows, coming, added, prepared.caches)
+        collect(transaction, self.model, change)
         if not before.adapters and after.adapters:
             transaction.item(self.model.__dict__, LINK, Link(self))
             for method in BARRED if hasattr(self.model, "_hf_peft_config_loaded") else ():

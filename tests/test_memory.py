@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -66,6 +67,12 @@ def outcome(model: nn.Module, state: AdapterState, step: tuple[Any, ...]) -> Any
     )
 
 
+def without_memory(patch: pytest.MonkeyPatch) -> None:
+    """Let the planner and the engine do everything."""
+    patch.setattr(Memory, "find", lambda *_: None)
+    patch.setattr(Memory, "same", lambda _, facts: facts)
+
+
 @settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEPS, max_size=25), st.sampled_from(("trainability", "activation")))
 def test_as_without_memory(steps: list[tuple[Any, ...]], follows: str) -> None:
@@ -74,9 +81,82 @@ def test_as_without_memory(steps: list[tuple[Any, ...]], follows: str) -> None:
         fast, slow = build(follows), build(follows)
         for step in steps + steps:
             seen = outcome(*fast, step)
-            patch.setattr(Memory, "find", lambda *_: None)
+            without_memory(patch)
             assert outcome(*slow, step) == seen
             patch.undo()
+
+
+MENU: tuple[tuple[Any, ...], ...] = (
+    *(("set_adapter", names) for names in ([], ["a"], ["b"], ["c", "a"], ["a", "b"], ["z"])),
+    *(("set_adapter", ["a", "b"], weights, policy) for weights in (None, [0.5, 1.0]) for policy in ("sum", "override")),
+    ("set_adapter", ["b", "a"], None, "override"),
+    ("merge_adapter", ["a"]),
+    ("merge_adapter",),
+    ("unmerge_adapter",),
+    ("enable_adapters",),
+    ("disable_adapters",),
+)
+
+
+def covering() -> list[tuple[Any, ...]]:
+    """A sequence that tries every event of the menu in every state that it leads to, states being told apart by what is stored."""
+    _, state = build("trainability")
+    leads: dict[Any, dict[int, Any]] = {}
+    walked: list[tuple[Any, ...]] = []
+
+    def take(number: int) -> None:
+        before, (name, *arguments) = told(state), MENU[number]
+        with contextlib.suppress(adapterstate.EventRefusedError):
+            getattr(state, name)(*arguments)
+        leads.setdefault(before, {})[number] = told(state)
+        leads.setdefault(told(state), {})
+        walked.append(MENU[number])
+
+    take(0)
+    while (path := way_to_the_untried(leads, told(state))) is not None:
+        for number in path:
+            take(number)
+    return walked
+
+
+def told(state: AdapterState) -> Any:
+    """What is stored, as a key."""
+    facts = state.facts
+    return facts.active, facts.merged, tuple(facts.weights.items()), facts.on_overlap, facts.enabled
+
+
+def way_to_the_untried(leads: dict[Any, dict[int, Any]], start: Any) -> list[int] | None:
+    """The shortest way from a state to an event that has not been tried where it ends; None when there is none."""
+    ways: dict[Any, list[int]] = {start: []}
+    waiting = [start]
+    for here in waiting:
+        for number in range(len(MENU)):
+            if number not in leads[here]:
+                return [*ways[here], number]
+            there = leads[here][number]
+            if there not in ways:
+                ways[there] = [*ways[here], number]
+                waiting.append(there)
+    return None
+
+
+def test_the_whole_walk_as_without_memory() -> None:
+    """Every event in every reachable state, and all of it once more: the second time from memory, and nothing is different."""
+    steps = covering()
+    fast, slow = build("activation"), build("activation")
+    remembered = 0
+    with pytest.MonkeyPatch.context() as patch:
+        for step in steps + steps:
+            planned = fast[1]._memory.find
+            found: list[Any] = []
+            patch.setattr(fast[1]._memory, "find", lambda *given, look=planned, found=found: found.append(look(*given)) or found[-1])
+            seen = outcome(*fast, step)
+            patch.undo()
+            remembered += any(known is not None for known in found)
+            without_memory(patch)
+            assert outcome(*slow, step) == seen, step
+            patch.undo()
+    assert remembered > 50
 
 
 def test_switching_back_and_forth_is_done_from_memory() -> None:

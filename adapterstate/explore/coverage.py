@@ -65,10 +65,10 @@ class ChartCoverage:
         """Count one plan: rows of accepted steps, refusals of a refused one."""
         accepted = found.steps if found.accepted else found.steps[:-1]
         for step in accepted:
-            offered = set()
+            offered: set[tuple[str, str]] = set()
             for move in step.moves:
-                offered.add((move.chart, move.situation.subject))
-                self.taken[self._name(move.chart, move.row)] += 1
+                offered.update((move.chart, subject) for subject in move.subjects)
+                self.taken[self._name(move.chart, move.row)] += len(move.subjects)
             for row in self._left_alone(step.before, step.event, offered):
                 self.selected[self._name(self.charts.activation.name, row)] += 1
         for refusal in found.refusals:

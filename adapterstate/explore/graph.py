@@ -130,7 +130,7 @@ def _moves(plan: Plan, numbers: dict[int, tuple[int, int]]) -> list[list[object]
     for step in plan.steps:
         for move in step.moves:
             chart, row = numbers[id(move.row)]
-            found.append([chart, move.situation.subject, row])
+            found += [[chart, subject, row] for subject in move.subjects]
     return found
 
 

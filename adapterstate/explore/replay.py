@@ -45,14 +45,14 @@ def _replayed(world: World, charts: Charts, machines: Mover) -> int:
             continue
         step = transition.plan.steps[-1]
         refused = {(refusal.guard, refusal.where) for refusal in transition.plan.refusals}
-        for move in step.moves:
-            no = any((guard.name, move.situation.subject) in refused for guard in move.row.guards)
-            found = machines.move(move.chart, move.before, move.situation, transition.event)
+        for move, situation in ((one, each) for one in step.moves for each in one.situations):
+            no = any((guard.name, situation.subject) in refused for guard in move.row.guards)
+            found = machines.move(move.chart, move.before, situation, transition.event)
             compared += 1
             wanted = None if no else move.after
             if found != wanted:
                 raise AssertionError(
-                    f"in {world.name!r}, {transition.event} takes {move.situation.subject!r} in the {move.chart} machine from "
+                    f"in {world.name!r}, {transition.event} takes {situation.subject!r} in the {move.chart} machine from "
                     f"{move.before!r} to {_said(found)}; the planner said {_said(wanted)}"
                 )
     return compared

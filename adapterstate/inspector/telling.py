@@ -47,7 +47,7 @@ def _moves(plan: Plan, charts: Charts, book: Book) -> list[Data]:
     for step in plan.steps:
         subjects: dict[tuple[int, int, str, str], list[str]] = {}
         for move in step.moves:
-            subjects.setdefault((*numbers[id(move.row)], move.before, move.after), []).append(move.situation.subject)
+            subjects.setdefault((*numbers[id(move.row)], move.before, move.after), []).extend(move.subjects)
         for (chart, row, before, after), here in subjects.items():
             modules = tuple(charts)[chart] is charts.activation
             found.append(

@@ -86,6 +86,10 @@ class Chart:
         """The events of the rows, in the order of the table."""
         return tuple(dict.fromkeys(row.event for row in self.rows))
 
+    def judges_by_context(self, event: str) -> bool:
+        """Return whether all choices and guards of an event look at the context of a module alone, and not at which module it is."""
+        return all(part.by_context for row in self.rows if row.event == event for part in (*row.guards, row.choice) if part is not None)
+
     def select(self, state: str, situation: Situation, event: Event) -> Row | None:
         """Return the one row for `event` in `state`; None when the chart has none, or the case was declared impossible."""
         for row in self.rows:

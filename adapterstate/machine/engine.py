@@ -41,13 +41,7 @@ class Engine:
             InternalError: a machine refuses a move, or ends elsewhere than the planner said. Nothing has changed: nothing is written here.
         """
         for step in plan.steps:
-            alike: set[tuple[str, str, int, int]] = set()
-            for move in step.moves:
-                # modules that share their context are alike, unless the modules themselves report something
-                kind = move.chart, move.before, id(move.row), id(move.situation.context)
-                if kind in alike and not any(step.event.reports.values()):
-                    continue
-                alike.add(kind)
+            for move in step.moves:  # one subject stands for those that are alike
                 after = self.move(move.chart, move.before, move.situation, step.event)
                 if after != move.after:
                     raise InternalError(

@@ -31,12 +31,14 @@ class Choice:
         values: every result it can have.
         label: the question it answers, for diagrams.
         select: the function.
+        by_context: whether, of a wrapped module, it looks at the context alone: then modules that share theirs are asked as one.
     """
 
     name: str
     values: tuple[str, ...]
     label: str
     select: Select
+    by_context: bool = False
 
     @property
     def doc(self) -> str:
@@ -56,12 +58,15 @@ class Guard:
         label: what it demands, for diagrams.
         error: the class that is raised when only guards of this class refuse.
         judge: the function; it returns the refusals, none for yes.
+        by_context: whether, of a wrapped module, it looks at the context alone: then modules that share theirs are judged as one, and
+            each by itself only where one is refused.
     """
 
     name: str
     label: str
     error: type[errors.EventRefusedError]
     judge: Judge
+    by_context: bool = False
 
     @property
     def doc(self) -> str:
@@ -85,32 +90,34 @@ def _named(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def choice(label: str, *values: str) -> Callable[[Select], Choice]:
+def choice(label: str, *values: str, by_context: bool = False) -> Callable[[Select], Choice]:
     """Declare the decorated function as a choice with these results."""
-    return lambda select: Choice(select.__name__, values, label, select)
+    return lambda select: Choice(select.__name__, values, label, select, by_context)
 
 
-def guard(label: str, error: type[errors.EventRefusedError] = errors.EventRefusedError) -> Callable[[Judge], Guard]:
+def guard(
+    label: str, error: type[errors.EventRefusedError] = errors.EventRefusedError, *, by_context: bool = False
+) -> Callable[[Judge], Guard]:
     """Declare the decorated function as a guard; `error` is raised when guards of that class alone refuse."""
-    return lambda judge: Guard(judge.__name__, label, error, judge)
+    return lambda judge: Guard(judge.__name__, label, error, judge, by_context)
 
 
 # ---------------------------------------------------------------------------------------------------------------- choices
 
 
-@choice("is it the model's first adapter?", "yes", "no")
+@choice("is it the model's first adapter?", "yes", "no", by_context=True)
 def first(situation: Situation, _: Event) -> str:
     """Whether the model has no adapter now. After the last one is deleted, the next one is the first again."""
     return "no" if situation.facts.adapters else "yes"
 
 
-@choice("is a named adapter present here?", "some", "none")
+@choice("is a named adapter present here?", "some", "none", by_context=True)
 def named_here(situation: Situation, event: Event) -> str:
     """Whether any adapter that the event names has weights on this module."""
     return "some" if any(name in situation.context.present for name in event.adapters) else "none"
 
 
-@choice("what is left here without it?", "active", "inactive", "nothing")
+@choice("what is left here without it?", "active", "inactive", "nothing", by_context=True)
 def left_here(situation: Situation, event: Event) -> str:
     """What this module keeps when the named adapters go: an active one, only inactive ones, or nothing."""
     context = situation.context
@@ -253,7 +260,7 @@ def _leaves_nothing(situation: Situation, path: str, event: Event) -> bool:
 # ---------------------------------------------------------------------------------------------- guards of wrapped modules
 
 
-@guard("no two replace the same rows, or one policy combines them", errors.AdapterOverlapError)
+@guard("no two replace the same rows, or one policy combines them", errors.AdapterOverlapError, by_context=True)
 def no_overlap(situation: Situation, event: Event) -> Sequence[Refusal]:
     """Two adapters that replace the same rows of the same base weight at the same end are active together only by a policy of both.
 
@@ -272,7 +279,7 @@ def no_overlap(situation: Situation, event: Event) -> Sequence[Refusal]:
     return refusals
 
 
-@guard("what is summed or weighted has a meaning as a sum", errors.NotSummableError)
+@guard("what is summed or weighted has a meaning as a sum", errors.NotSummableError, by_context=True)
 def sum_has_meaning(situation: Situation, event: Event) -> Sequence[Refusal]:
     """Values that training updates, or that are no floating-point numbers, are neither summed nor weighted: they stand as they are."""
     refusals = []
@@ -319,7 +326,7 @@ def mergeable(situation: Situation, event: Event) -> Sequence[Refusal]:
     return [Refusal("mergeable", situation.subject, reason, here)]
 
 
-@guard("the named adapter is not merged here", errors.MergedError)
+@guard("the named adapter is not merged here", errors.MergedError, by_context=True)
 def not_merged_here(situation: Situation, event: Event) -> Sequence[Refusal]:
     """A merged adapter is not deleted: its part would have to leave the merged weight first."""
     return [

@@ -14,20 +14,48 @@ import attrs
 from adapterstate import errors
 from adapterstate.machine.charts import Chart, Charts, Row
 from adapterstate.machine.guards import Guard
-from adapterstate.machine.records import AdapterFacts, Context, Event, Facts, ModuleFacts, Policy, Refusal, Situation, SlotFacts
+from adapterstate.machine.records import (
+    NOTHING,
+    AdapterFacts,
+    Cohort,
+    Context,
+    Event,
+    Facts,
+    ModuleFacts,
+    Policy,
+    Refusal,
+    Situation,
+    SlotFacts,
+    cohorts,
+)
 
 T = TypeVar("T")
 
 
 @attrs.frozen
 class Move:
-    """One subject takes one row of one chart."""
+    """One subject takes one row of one chart, or several that are alike: modules that share their context, before and after.
+
+    Attributes:
+        chart: name of the chart.
+        situation: of the first subject.
+        row: the row that is taken.
+        before: the state it is taken from.
+        after: the state it leads to.
+        subjects: paths of modules, the name of an adapter, or ``""`` for the model.
+    """
 
     chart: str
     situation: Situation
     row: Row
     before: str
     after: str
+    subjects: Sequence[str]
+
+    @property
+    def situations(self) -> Iterator[Situation]:
+        """The situation of each subject."""
+        return (attrs.evolve(self.situation, subject=subject) for subject in self.subjects)
 
 
 @attrs.frozen
@@ -39,12 +67,14 @@ class Step:
         moves: the rows taken, by every subject that it concerns.
         before: the facts that it meets.
         after: the facts that it leaves.
+        cohorts: the modules whose records change.
     """
 
     event: Event
     moves: tuple[Move, ...]
     before: Facts
     after: Facts
+    cohorts: tuple[Cohort, ...] = ()
 
     @property
     def is_noop(self) -> bool:
@@ -79,13 +109,18 @@ class Plan:
         return self.steps[-1].after if self.steps else self.before
 
     @property
+    def cohorts(self) -> tuple[Cohort, ...]:
+        """The modules whose records the whole plan changes."""
+        return self.steps[0].cohorts if len(self.steps) == 1 else cohorts(self.before.modules, self.after.modules)
+
+    @property
     def changed(self) -> tuple[str, ...]:
         """Paths of the modules whose facts change."""
-        before, after = self.before.modules, self.after.modules
-        if before is after:
-            return ()
-        paths = before if before.keys() == after.keys() else {**before, **after}
-        return tuple(path for path in paths if before.get(path) is not after.get(path) and before.get(path) != after.get(path))
+        changing = [cohort.paths for cohort in self.cohorts if cohort.before != cohort.after]
+        if len(changing) < 2:
+            return tuple(*changing)
+        paths = {path for some in changing for path in some}
+        return tuple(path for path in {**self.before.modules, **self.after.modules} if path in paths)
 
 
 def plan(charts: Charts, facts: Facts, events: Sequence[Event]) -> Plan:
@@ -107,21 +142,26 @@ def plan(charts: Charts, facts: Facts, events: Sequence[Event]) -> Plan:
     for event in events:
         found = list(_model_refusals(charts, now, event))
         after = _after(now, event)
+        differing = cohorts(now.modules, after.modules)
         moves: list[Move] = []
-        for chart, situation, state, derived in _offered(charts, now, event, after):
+        refused: dict[tuple[str, str], list[Found]] = {}
+        for offer in _offered(charts, now, event, after, differing):
+            chart, situation, state = offer.chart, offer.situation, offer.state
             row = chart.select(state, situation, event)
             if row is None:
-                found += _no_row(chart, state, event, situation, refused=bool(found))
+                for subject in offer.subjects:
+                    refused[chart.name, subject] = _no_row(chart, state, event, subject, situation, refused=bool(found or refused))
                 continue
-            refusals = [(guard, refusal) for guard in row.guards for refusal in guard.judge(situation, event)]
-            found += refusals
-            if not refusals and row.leads_to(state) != derived and not found:
+            move = Move(chart.name, situation, row, state, row.leads_to(state), offer.subjects)
+            refused |= _refused(move, event)
+            if not found and not refused and move.after != offer.derived:
                 raise errors.InternalError(
-                    f"{event}: the {chart.name} chart leads {situation.subject!r} from {state!r} to {row.leads_to(state)!r}, "
-                    f"but what is stored there amounts to {derived!r}; nothing has changed"
+                    f"{event}: the {chart.name} chart leads {situation.subject!r} from {state!r} to {move.after!r}, "
+                    f"but what is stored there amounts to {offer.derived!r}; nothing has changed"
                 )
-            moves.append(Move(chart.name, situation, row, state, row.leads_to(state)))
-        steps.append(Step(event, tuple(moves), now, after))
+            moves.append(move)
+        steps.append(Step(event, tuple(moves), now, after, differing))
+        found += _in_order(refused, charts, now)
         if found:
             classes = {guard.error for guard, _ in found}
             error = classes.pop() if len(classes) == 1 else errors.EventRefusedError
@@ -141,6 +181,25 @@ def _model_refusals(charts: Charts, facts: Facts, event: Event) -> Iterator[Foun
             yield guard, refusal
 
 
+def _refused(move: Move, event: Event) -> dict[tuple[str, str], list[Found]]:
+    """Judge the guards of a row: of one subject, and of all of them if that one is refused, since they are alike."""
+    guards = move.row.guards
+    if not any(guard.judge(move.situation, event) for guard in guards):
+        return {}
+    return {
+        (move.chart, situation.subject): [(guard, refusal) for guard in guards for refusal in guard.judge(situation, event)]
+        for situation in move.situations
+    }
+
+
+def _in_order(refused: Mapping[tuple[str, str], list[Found]], charts: Charts, facts: Facts) -> list[Found]:
+    """What refuses; of the modules, in their order and not in that of the cohorts they are in."""
+    places = {(charts.activation.name, path): place for place, path in enumerate(facts.modules, 1)} if len(refused) > 1 else {}
+    last = len(places) + 1
+    order = sorted(refused, key=lambda one: places.get(one, last if one[0] == charts.activation.name else 0))
+    return [found for one in order for found in refused[one]]
+
+
 def _undeclared(_: Situation, __: Event) -> Sequence[Refusal]:
     """The chart has a row for the event in the present state."""
     return ()
@@ -150,7 +209,7 @@ DECLARED = Guard("declared", "the chart has a row", errors.EventRefusedError, _u
 """Stands in a refusal for the chart itself, which has no row for the event in this state."""
 
 
-def _no_row(chart: Chart, state: str, event: Event, situation: Situation, *, refused: bool) -> list[Found]:
+def _no_row(chart: Chart, state: str, event: Event, subject: str, situation: Situation, *, refused: bool) -> list[Found]:
     """Refuse where the chart has no row; a case that was declared impossible may only be met by an event that is refused anyway."""
     choices = [row.choice for row in chart.rows if row.event == event.name and state in row.sources]
     if choices:
@@ -160,33 +219,43 @@ def _no_row(chart: Chart, state: str, event: Event, situation: Situation, *, ref
         value = selector.select(situation, event) if selector else ""
         if selector and value not in selector.values:
             raise errors.InternalError(
-                f"{event}: the choice {selector.name!r} says {value!r} of {situation.subject!r}, which is none of {list(selector.values)}; "
+                f"{event}: the choice {selector.name!r} says {value!r} of {subject!r}, which is none of {list(selector.values)}; "
                 "nothing has changed"
             )
-        raise errors.InternalError(
-            f"{event}: a case that was declared impossible has come up in {situation.subject!r}; nothing has changed"
-        )
+        raise errors.InternalError(f"{event}: a case that was declared impossible has come up in {subject!r}; nothing has changed")
     reason = f"the {chart.name} chart has no row for {event.name} from {state!r}"
-    return [(DECLARED, Refusal(DECLARED.name, situation.subject, reason, event.adapters))]
+    return [(DECLARED, Refusal(DECLARED.name, subject, reason, event.adapters))]
 
 
-def _offered(charts: Charts, facts: Facts, event: Event, after: Facts) -> Iterator[tuple[Chart, Situation, str, str]]:
-    """Every subject that the event is offered to: its chart, its situation, its state, and the state that the facts after it amount to."""
+@attrs.frozen
+class Offer:
+    """An event meets subjects that are alike: their chart, the situation of the first, their state, what the facts after it amount to."""
+
+    chart: Chart
+    situation: Situation
+    subjects: Sequence[str]
+    state: str
+    derived: str
+
+
+def _offered(charts: Charts, facts: Facts, event: Event, after: Facts, differing: Sequence[Cohort]) -> Iterator[Offer]:
+    """Every subject that the event is offered to."""
     if event.name in ("enable_adapters", "disable_adapters"):
-        yield charts.enablement, Situation(facts), facts.enablement, after.enablement
+        yield Offer(charts.enablement, Situation(facts), ("",), facts.enablement, after.enablement)
     if event.name in ("add_adapter", "set_requires_grad", "delete_adapter"):
         for name in dict.fromkeys(event.adapters):
             had, has = facts.adapters.get(name), after.adapters.get(name)
             if had or has:
                 initial = charts.trainability.initial
                 state = had.trainability if had and event.name != "add_adapter" else initial
-                yield charts.trainability, Situation(facts, name), state, has.trainability if has else initial
-    for path in {**facts.modules, **after.modules} if facts.modules is not after.modules else ():
-        old, new = facts.modules.get(path), after.modules.get(path)
-        if old is not new:
-            unwrapped = charts.activation.initial
-            situation = Situation(facts, path, facts.context_of(path))
-            yield charts.activation, situation, old.activation if old else unwrapped, new.activation if new else unwrapped
+                yield Offer(charts.trainability, Situation(facts, name), (name,), state, has.trainability if has else initial)
+    chart = charts.activation
+    together = chart.judges_by_context(event.name)
+    for cohort in differing:
+        old, new = cohort.before, cohort.after
+        states = old.activation if old else chart.initial, new.activation if new else chart.initial
+        for paths in [cohort.paths] if together else [(path,) for path in cohort.paths]:
+            yield Offer(chart, Situation(facts, paths[0], old.context if old else NOTHING), paths, *states)
 
 
 # --------------------------------------------------------------------------------------------- what is stored after an event

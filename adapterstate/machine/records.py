@@ -6,7 +6,7 @@ are plain dicts for speed and are treated as immutable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import attrs
@@ -108,6 +108,39 @@ class ModuleFacts:
 
     activation: str
     context: Context
+
+
+@attrs.frozen
+class Cohort:
+    """Modules that shared one record in one state and share one in another, so that what happens to one happens to all.
+
+    Attributes:
+        before: what they were; None where no adapter had weights on them.
+        after: what they become; None where none has any more.
+        paths: which modules these are, in their order.
+    """
+
+    before: ModuleFacts | None
+    after: ModuleFacts | None
+    paths: Sequence[str]
+
+
+def cohorts(before: Mapping[str, ModuleFacts], after: Mapping[str, ModuleFacts]) -> tuple[Cohort, ...]:
+    """Return the modules whose records are not the same in two states, as cohorts, in the order of their first modules.
+
+    Records are compared by identity: an event leaves the record of a module alone whose facts it does not change.
+    """
+    if before is after:
+        return ()
+    found: dict[tuple[int, int], Cohort] = {}
+    for path in before if before.keys() == after.keys() else {**before, **after}:
+        old, new = before.get(path), after.get(path)
+        if old is not new:
+            key = id(old), id(new)
+            if key not in found:
+                found[key] = Cohort(old, new, [])
+            found[key].paths.append(path)  # type: ignore[attr-defined]
+    return tuple(found.values())
 
 
 @attrs.frozen

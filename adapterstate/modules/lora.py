@@ -35,6 +35,7 @@ class Lora:
         lora_dropout: probability of dropping an element of the input in training. Embeddings drop nothing, as in PEFT.
         use_rslora: multiply with ``lora_alpha / sqrt(r)`` instead.
         init_lora_weights: ``True`` starts at a delta of zero, ``"gaussian"`` too, from normal numbers; ``False`` does not.
+        scale: what the product is multiplied with. Source: arXiv:2106.09685, section 4.1; arXiv:2312.03732, section 3.
     """
 
     r: int
@@ -42,22 +43,22 @@ class Lora:
     lora_dropout: float = 0.0
     use_rslora: bool = False
     init_lora_weights: bool | str = True
+    scale: float = attrs.field(init=False)
+
+    @scale.default
+    def _scale(self) -> float:
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
     @property
     def kind(self) -> str:
         """The name shown in tables and refusals."""
         return "lora"
 
-    @property
-    def scale(self) -> float:
-        """What the product is multiplied with. Source: arXiv:2106.09685, section 4.1; arXiv:2312.03732, section 3."""
-        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
-
     def tensors(self, module: nn.Module, *, autocast: bool) -> Mapping[str, torch.Tensor]:
         """Make the two matrices on the device of the module's weight, float32 where that is in half precision and `autocast`."""
         base = reference_tensor(module)
-        dtype = adapter_dtype(base.dtype, autocast=autocast)
-        made = {name: torch.empty(shape, dtype=dtype, device=base.device) for name, shape in self.shapes(module).items()}
+        dtype, device = adapter_dtype(base.dtype, autocast=autocast), base.device
+        made = {name: torch.empty(shape, dtype=dtype, device=device) for name, shape in self.shapes(module).items()}
         self.initialise(*made.values())
         return {name: nn.Parameter(tensor) for name, tensor in made.items()}
 
@@ -70,13 +71,13 @@ class Lora:
         if isinstance(self.init_lora_weights, str):
             if self.init_lora_weights.lower() != "gaussian":
                 raise ValueError(f"init_lora_weights={self.init_lora_weights!r} is not supported; give True, False or 'gaussian'")
-            nn.init.normal_(a, std=1 / self.r)
+            a.normal_(std=1 / self.r)
         else:
-            nn.init.kaiming_uniform_(a, a=math.sqrt(5))
+            _as_linear(a)
         if self.init_lora_weights is False:
-            nn.init.kaiming_uniform_(b, a=math.sqrt(5))
+            _as_linear(b)
         else:
-            nn.init.zeros_(b)
+            b.zero_()
 
     def live(self, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Live:
         """Make what adds the product in forward."""
@@ -138,8 +139,8 @@ class EmbeddingLora(Lora):
 
     def initialise(self, a: torch.Tensor, b: torch.Tensor) -> None:
         """Fill both tensors, as PEFT does: ``a`` with zeros, as the delta shall be, and ``b`` with normal numbers."""
-        nn.init.normal_(a) if self.init_lora_weights is False else nn.init.zeros_(a)
-        nn.init.normal_(b)
+        a.normal_() if self.init_lora_weights is False else a.zero_()
+        b.normal_()
 
     def live(self, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Live:
         """Make what adds the product in forward."""
@@ -181,18 +182,18 @@ def adapter_dtype(base: torch.dtype, *, autocast: bool) -> torch.dtype:
     return base
 
 
-def _class_for(module: nn.Module) -> type[Lora] | None:
-    """Return the kind of LoRA for the class of `module`, subclasses included, as PEFT does."""
-    if isinstance(module, nn.Embedding):
-        # renormalising happens to the row that is looked up: base and delta apart are not what they are together
-        return EmbeddingLora if module.max_norm is None else None
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+@functools.lru_cache(maxsize=1024)
+def _class_for(kind: type[nn.Module]) -> type[Lora] | None:
+    """Return the kind of LoRA for a class of modules, subclasses included, as PEFT does."""
+    if issubclass(kind, nn.Embedding):
+        return EmbeddingLora
+    if issubclass(kind, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return ConvLora
-    if isinstance(module, nn.Linear):
+    if issubclass(kind, nn.Linear):
         return LinearLora
     # not imported: whoever has such a module has imported it, and this package does not depend on transformers
     transposed = getattr(sys.modules.get("transformers.pytorch_utils"), "Conv1D", None)
-    return Conv1DLora if transposed is not None and isinstance(module, transposed) else None
+    return Conv1DLora if transposed is not None and issubclass(kind, transposed) else None
 
 
 def lora_for(
@@ -212,10 +213,25 @@ def lora_for(
         use_rslora: whether the scale's denominator is ``sqrt(r)`` and not ``r``.
         init_lora_weights: ``True``, ``False`` or ``"gaussian"``.
     """
-    kind = _class_for(module)
-    if kind is None or any(is_lazy(p) for p in module.parameters(recurse=False)) or reference_tensor(module).is_complex():
+    kind = _class_for(type(module))  # type: ignore[arg-type]  # classes are hashable
+    if kind is None or any(is_lazy(own) for own in module._parameters.values() if own is not None) or reference_tensor(module).is_complex():
         return None
+    if kind is EmbeddingLora and module.max_norm is not None:
+        return None  # renormalising happens to the row that is looked up: base and delta apart are not what they are together
     return _shared(kind, r, lora_alpha, lora_dropout, use_rslora, init_lora_weights)  # type: ignore[arg-type]  # classes are hashable
+
+
+def _as_linear(tensor: torch.Tensor) -> None:
+    """Fill `tensor` as `nn.Linear` fills its weight: `nn.init.kaiming_uniform_` with ``a = sqrt(5)``, whose bound is worked out once."""
+    if tensor.numel():
+        bound = _bound_of(math.prod(tensor.shape[1:]))
+        tensor.uniform_(-bound, bound)
+
+
+@functools.lru_cache(maxsize=1024)
+def _bound_of(fan_in: int) -> float:
+    """Return the bound of the uniform numbers for this many inputs. Source: `nn.init.kaiming_uniform_`, arXiv:1502.01852."""
+    return math.sqrt(3.0) * (nn.init.calculate_gain("leaky_relu", math.sqrt(5)) / math.sqrt(fan_in))
 
 
 @functools.lru_cache(maxsize=1024, typed=True)

@@ -212,7 +212,8 @@ def reference_tensor(module: nn.Module) -> torch.Tensor:
 
     That is its weight. Where the weight is computed, as by ``weight_norm``, the first floating-point tensor that it has.
     """
+    weight = module._parameters.get("weight")
+    if weight is not None:
+        return weight
     tensors = list(_own_tensors(module))
-    if module._parameters.get("weight") is not None:
-        return tensors[0]
     return next((t for t in tensors if t.is_floating_point()), tensors[0] if tensors else torch.empty(()))

@@ -66,12 +66,11 @@ class Slot(_Lean):
     _forward_pre_hooks: OrderedDict[int, Any] = MappingProxyType(OrderedDict({0: _nothing}))  # type: ignore[assignment]
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        # nn.Module.__init__ would make the registries that this class shares
-        own = self.__dict__
-        own["_parameters"] = {k: t for k, t in tensors.items() if isinstance(t, nn.Parameter)}
-        buffers = {k: t for k, t in tensors.items() if not isinstance(t, nn.Parameter)}
-        if buffers:
-            own["_buffers"] = buffers
+        # nn.Module.__init__ would make the registries that this class shares; asking for __dict__ would make that, too
+        parameters = {k: t for k, t in tensors.items() if type(t) is nn.Parameter or isinstance(t, nn.Parameter)}
+        object.__setattr__(self, "_parameters", parameters)
+        if len(parameters) < len(tensors):
+            object.__setattr__(self, "_buffers", {k: t for k, t in tensors.items() if k not in parameters})
 
     def forward(self, *_: object) -> None:
         """Refuse: a slot computes nothing."""
@@ -84,7 +83,7 @@ class Slots(_Lean):
     _parameters: dict[str, nn.Parameter | None] = MappingProxyType({})  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        self.__dict__["_modules"] = {}
+        object.__setattr__(self, "_modules", {})
 
 
 def first_paths(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -71,7 +71,7 @@ class Binding:
     @property
     def tuners(self) -> tuple[Part, ...]:
         """The parts that run in forward."""
-        return tuple(part for part in self.parts if part.live is not None)
+        return tuple([part for part in self.parts if part.live is not None])
 
     def replacing(self, name: str) -> Iterator[Part]:
         """The parts that replace rows of the base tensor `name`."""
@@ -95,9 +95,9 @@ def bind(site_groups: Mapping[int, Sequence[Site]], *, autocast: bool) -> dict[i
     own: dict[int, list[Mapping[str, torch.Tensor]]] = {}
     with torch.inference_mode(False), torch.no_grad():
         for key, sites in site_groups.items():
-            own[key] = [site.method.tensors(site.module, autocast=autocast) for site in sites]
-            together = {name: tensor for tensors in own[key] for name, tensor in tensors.items()}
-            if len(together) < sum(map(len, own[key])):
+            own[key] = made = [site.method.tensors(site.module, autocast=autocast) for site in sites]
+            together = made[0] if len(made) == 1 else {name: tensor for tensors in made for name, tensor in tensors.items()}
+            if len(together) < sum(map(len, made)):
                 raise ValueError(f"{sites[0].path}: two methods of one adapter use the same name for a tensor: {sorted(together)}")
             slots[key] = Slot(together) if together else None
     return {
@@ -109,7 +109,7 @@ def bind(site_groups: Mapping[int, Sequence[Site]], *, autocast: bool) -> dict[i
 def _part(site: Site, made: Mapping[str, torch.Tensor], slots: Mapping[int, Slot | None]) -> Part:
     """Give a method its tensors: the dict of its slot if that holds them all, so that a lookup costs nothing more."""
     slot = slots[id(site.module)]
-    if slot is not None and not site.shares and all(name in slot._parameters for name in made):
+    if slot is not None and not site.shares and made.keys() <= slot._parameters.keys():
         return Part(site.method, slot._parameters, site.module)  # type: ignore[arg-type]
     homes = {name: (slot, name) for name in made if slot is not None}
     for name, (owner, key) in site.shares.items():
@@ -206,21 +206,17 @@ class Wiring:
         reads: name of a base tensor -> how it is read; empty when the base is read.
         rows: computes in place of the module's own forward where only some rows are replaced; None for the module's own.
         live: tuners that run after it, in order.
-        tuners: the parts that these belong to.
         cache: the merged part, also while it is not read.
         view: the projection that all of this was made for.
     """
 
-    __slots__ = ("cache", "live", "reads", "rows", "tuners", "view")
+    __slots__ = ("cache", "live", "reads", "rows", "view")
 
-    def __init__(
-        self, view: View, reads: Mapping[str, Any], rows: Any, live: tuple[Live, ...], tuners: tuple[Part, ...], cache: Cache | None
-    ) -> None:
+    def __init__(self, view: View, reads: Mapping[str, Any], rows: Any, live: tuple[Live, ...], cache: Cache | None) -> None:
         self.view = view
         self.reads = reads
         self.rows = rows
         self.live = live
-        self.tuners = tuners
         self.cache = cache
 
 
@@ -237,15 +233,17 @@ def wire(module: nn.Module, bindings: Bindings, view: View, *, training: bool, k
     cache: Cache | None = None
     if view.cached:
         cache = known if known is not None and known.shares == view.cached else make_cache(module, bindings, view.cached)
-    tuners = tuple((part, share.weight) for share in view.live for part in bindings[share.name].tuners)
-    live = tuple(_weighted(part, weight) for part, weight in tuners)
-    parts = tuple(part for part, _ in tuners)
+    live = tuple([_weighted(part, share.weight) for share in view.live for part in bindings[share.name].tuners])
     if cache is not None and view.reads_cache:
         notice: tuple[Live, ...] = (MergedNotice(tuple(share.name for share in view.cached)),) if training else ()
         buffers = {key: read for key, read in _replaced(module, bindings, view.cached).items() if key in module._buffers}
-        return Wiring(view, {**cache.reads, **buffers}, None, live + notice, parts, cache)
-    reads = _replaced(module, bindings, view.replacing)
-    return Wiring(view, reads, rows_forward(module, reads) if reads else None, live, parts, cache)
+        return Wiring(view, {**cache.reads, **buffers}, None, live + notice, cache)
+    reads = _replaced(module, bindings, view.replacing) if view.replacing else _NO_READS
+    return Wiring(view, reads, rows_forward(module, reads) if reads else None, live, cache)
+
+
+_NO_READS: Mapping[str, Any] = {}
+"""For all modules that read their base tensors."""
 
 
 def _weighted(part: Part, weight: float) -> Live:

@@ -107,7 +107,9 @@ def _property(registry: str, name: str) -> property:
         except KeyError:
             raise AttributeError(name) from None  # nn.Module.__getattr__ takes over and says the rest
         reads = own[WIRING].reads
-        if not reads or name not in reads or type(base).__name__ == "DTensor":  # fully_shard finds its parameters by reading
+        if not reads or name not in reads:
+            return base
+        if type(base) is not nn.Parameter and type(base).__name__ == "DTensor":  # fully_shard finds its parameters by reading
             return base
         return reads[name](base)
 
@@ -132,7 +134,8 @@ def refresh(module: nn.Module) -> None:
             if part.live is not None:
                 part.live.refresh(module, part.tensors)
     wiring: Wiring = module.__dict__[WIRING]
-    for part, live in zip(wiring.tuners, wiring.live, strict=False):
+    running = (part for share in wiring.view.live for part in bindings[share.name].tuners)
+    for part, live in zip(running, wiring.live, strict=False):
         live.refresh(module, part.tensors)  # one with a weight is not the part's own
     for name, read in wiring.reads.items():
         base = module._parameters.get(name)

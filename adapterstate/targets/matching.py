@@ -34,8 +34,10 @@ def meets(path: str, pattern: str, targets: str | tuple[str, ...] | None) -> boo
 def targeted_by(config: LoraConfig, path: str) -> tuple[str, ...]:
     """Return the patterns of `target_modules` that mean `path`. A whole path is meant in whatever layer it is, as in PEFT."""
     targets = config.target_modules
-    found = tuple(pattern for pattern in patterns_of(targets) if meets(path, pattern, targets))
-    if isinstance(targets, str) or not found or in_layers(config, path):
+    if isinstance(targets, str):
+        return (targets,) if meets(path, targets, targets) else ()
+    found = tuple(pattern for pattern in targets or () if ends_with(path, pattern))
+    if not found or in_layers(config, path):
         return found
     return tuple(pattern for pattern in found if pattern == path)
 

@@ -26,7 +26,9 @@ Owners = dict[tuple[int, int | None], tuple[nn.Module, str]]
 
 def saved_targets(config: LoraConfig, tree: Tree) -> tuple[nn.Module, ...]:
     """Return the modules that `modules_to_save` means, without those that are below another one of them."""
-    names = config.modules_to_save or ()
+    names = config.modules_to_save
+    if not names:
+        return ()
     meant = [m for m, paths in tree.paths.items() if any(ends_with(path, name) for path in paths for name in names)]
     inner = {module for target in meant for module in below(target) if module is not target}
     return tuple(target for target in meant if target not in inner)

@@ -6,13 +6,14 @@ Slots of adapters are never looked into.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 
 import attrs
 import torch
 from torch import nn
 
-from adapterstate.modules.slots import Slots
+from adapterstate.modules.slots import CHILD, Slots
 
 
 @attrs.frozen(eq=False)
@@ -23,19 +24,27 @@ class End:
     name: str
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)  # so that what is rarely asked for is worked out only then
 class Tree:
     """The modules of one model.
 
     Attributes:
         root: the model itself, whose path is ``""``.
         paths: module -> its paths. Modules come in the order of `named_modules`.
-        ends: identity of a parameter -> the places at which it is held, in the same order. More than one: the parameter is tied.
     """
 
     root: nn.Module
     paths: Mapping[nn.Module, tuple[str, ...]]
-    ends: Mapping[int, tuple[End, ...]]
+
+    @functools.cached_property
+    def ends(self) -> Mapping[int, tuple[End, ...]]:
+        """Identity of a parameter -> the places at which it is held, in the order of the modules. More than one: the parameter is tied."""
+        ends: dict[int, list[End]] = {}
+        for module in self.paths:
+            for name, tensor in module._parameters.items():
+                if tensor is not None:
+                    ends.setdefault(id(tensor), []).append(End(module, name))
+        return {key: tuple(all_) for key, all_ in ends.items()}
 
     def path(self, module: nn.Module) -> str:
         """Return the path that names `module` in messages."""
@@ -47,16 +56,11 @@ class Tree:
 
 
 def survey(model: nn.Module) -> Tree:
-    """Look at all modules of `model` once. Costs time proportional to the number of paths and parameters."""
+    """Look at all modules of `model` once. Costs time proportional to the number of paths."""
     paths: dict[nn.Module, list[str]] = {}
     for path, module in _walk(model, "", ()):
         paths.setdefault(module, []).append(path)
-    ends: dict[int, list[End]] = {}
-    for module in paths:
-        for name, tensor in module._parameters.items():
-            if tensor is not None:
-                ends.setdefault(id(tensor), []).append(End(module, name))
-    return Tree(model, {module: tuple(all_) for module, all_ in paths.items()}, {key: tuple(all_) for key, all_ in ends.items()})
+    return Tree(model, {module: tuple(all_) for module, all_ in paths.items()})
 
 
 def below(module: nn.Module) -> tuple[nn.Module, ...]:
@@ -75,10 +79,16 @@ def class_name(module: nn.Module) -> str:
     return next(cls.__name__ for cls in type(module).__mro__ if not cls.__module__.startswith("adapterstate."))
 
 
-def _walk(module: nn.Module, path: str, above: tuple[nn.Module, ...]) -> Iterator[tuple[str, nn.Module]]:
+def _walk(module: nn.Module, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, nn.Module]]:
     """Yield every path and its module. A module that contains itself, which `named_modules` would follow for ever, is followed once."""
     yield path, module
-    above = (*above, module)
+    above = (*above, id(module))
+    start = f"{path}." if path else ""
     for name, child in module._modules.items():
-        if child is not None and not isinstance(child, Slots) and not any(child is one for one in above):
-            yield from _walk(child, f"{path}.{name}" if path else name, above)
+        if child is None or isinstance(child, Slots) or id(child) in above:
+            continue
+        inner = child._modules
+        if not inner or (len(inner) == 1 and isinstance(inner.get(CHILD), Slots)):
+            yield start + name, child  # most modules have no children, and a generator for each would take its time
+        else:
+            yield from _walk(child, start + name, above)

@@ -55,16 +55,26 @@ def uncalled_modules(tree: Tree) -> set[nn.Module]:
 
 def _matched(config: LoraConfig, tree: Tree, covered: Collection[nn.Module]) -> Match:
     meant = _all_linear(tree) if is_all_linear(config.target_modules) else _named(config, tree)
-    kept = tuple(m for m in meant if m not in covered and not any(excluded_by(config, path) for path in tree.paths[m]))
+    kept = tuple(m for m in meant if m not in covered and not (config.exclude_modules and _is_excluded(config, tree, m)))
     hit = {pattern for patterns in meant.values() for pattern in patterns}
     unmatched = () if is_all_linear(config.target_modules) else tuple(p for p in patterns_of(config.target_modules) if p not in hit)
     return Match(kept, unmatched, lost=len(kept) < len(meant))
 
 
+def _is_excluded(config: LoraConfig, tree: Tree, module: nn.Module) -> bool:
+    """Whether `exclude_modules` means the module at any of its paths."""
+    return any(excluded_by(config, path) for path in tree.paths[module])
+
+
 def _named(config: LoraConfig, tree: Tree) -> dict[nn.Module, set[str]]:
     """Return the modules that the patterns mean at any of their paths, and which patterns that were. The model itself has no name."""
-    found = {m: {p for path in paths if path for p in targeted_by(config, path)} for m, paths in tree.paths.items()}
-    return {module: patterns for module, patterns in found.items() if patterns}
+    found: dict[nn.Module, set[str]] = {}
+    for module, paths in tree.paths.items():
+        for path in paths:
+            patterns = targeted_by(config, path) if path else ()
+            if patterns:
+                found.setdefault(module, set()).update(patterns)
+    return found
 
 
 def _all_linear(tree: Tree) -> dict[nn.Module, set[str]]:

@@ -142,18 +142,18 @@ def fail_puts(patches: pytest.MonkeyPatch, at: set[int]) -> list[int]:
     """Let the writes with these numbers be interrupted, undoing included; return those that have been."""
     numbers = itertools.count()
     raised: list[int] = []
-    for kind in (commit._Item, commit._Attribute, commit._Class):
-        patches.setattr(kind, "put", _failing(kind.put, numbers, at, raised))
+    for kind in (commit._Items, commit._Attributes, commit._Classes):
+        patches.setattr(kind, "put", staticmethod(_failing(kind.put, numbers, at, raised)))
     return raised
 
 
 def _failing(put: Callable[..., None], numbers: Any, at: set[int], raised: list[int]) -> Callable[..., None]:
-    def failing(write: Any, value: Any) -> None:
+    def failing(holder: Any, key: Any, value: Any) -> None:
         number = next(numbers)
         if number in at:
             raised.append(number)
             raise KeyboardInterrupt(f"injected at write {number}")
-        put(write, value)
+        put(holder, key, value)
 
     return failing
 
@@ -162,7 +162,7 @@ def count_puts(case: Case, world: World, monkeypatch: pytest.MonkeyPatch) -> int
     """How many writes the event does."""
     with monkeypatch.context() as patches:
         numbers = itertools.count()
-        for kind in (commit._Item, commit._Attribute, commit._Class):
-            patches.setattr(kind, "put", _failing(kind.put, numbers, set(), []))
+        for kind in (commit._Items, commit._Attributes, commit._Classes):
+            patches.setattr(kind, "put", staticmethod(_failing(kind.put, numbers, set(), [])))
         case.act(world)
     return next(numbers)

@@ -57,8 +57,9 @@ def expected(facts: Facts, last: Plan) -> dict[str, Any]:
 def _taken(last: Plan) -> list[str]:
     """Every row taken, as the page says it."""
     return [
-        f"{move.chart} {move.situation.subject or 'the model'}: {move.before} → {move.after}{' (stays)' * (move.before == move.after)}"
+        f"{move.chart} {subject or 'the model'}: {move.before} → {move.after}{' (stays)' * (move.before == move.after)}"
         for move in last.steps[0].moves
+        for subject in move.subjects
     ]
 
 

@@ -31,7 +31,7 @@ def activation(facts: Facts) -> dict[str, str]:
 
 def moves(found: Plan) -> list[tuple[str, str, str, str]]:
     """(chart, subject, before, after) of each move, in order."""
-    return [(move.chart, move.situation.subject, move.before, move.after) for step in found.steps for move in step.moves]
+    return [(move.chart, subject, move.before, move.after) for step in found.steps for move in step.moves for subject in move.subjects]
 
 
 # ------------------------------------------------------------------------------------------------------------ every event

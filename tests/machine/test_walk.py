@@ -100,7 +100,8 @@ def walk(events: Callable[[Facts], Iterator[Event]]) -> Walked:
             expected.apply(event)
             expected.agrees_with(found.after)
             engine.run(found)
-            modules, offered = expected.modules(), {m.situation.subject: m for m in found.steps[0].moves if m.chart == "activation"}
+            modules = expected.modules()
+            offered = {path: move for move in found.steps[0].moves if move.chart == "activation" for path in move.subjects}
             walked.moved.update(move.row for move in offered.values())
             if event.name in ACTIVATION.events:
                 for path, state, row in everywhere(facts, event):
