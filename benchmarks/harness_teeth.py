@@ -1,6 +1,6 @@
 """Measure the harness: how many of 20 seeds find each deliberate fault, and that the correct systems pass many sequences.
 
-    python benchmarks/harness_teeth.py [--seeds 20] [--examples 1000] [--only NAME ...] [--output benchmarks/results/harness_teeth.md]
+    python benchmarks/harness_teeth.py [--seeds 20] [--examples 1000] [--seed 0] [--only NAME ...] [--output benchmarks/results/harness_teeth.md]
 
 Each seed runs `check_adapter_system` with its default settings, without shrinking. Run from anywhere.
 """
@@ -63,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--examples", type=int, default=1000, help="how many sequences each correct system must pass")
+    parser.add_argument("--seed", type=int, default=0, help="of the sequences that the correct systems must pass")
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--correct-only", choices=sorted(CORRECT), help="try no fault, and this correct system alone")
     parser.add_argument("--output", type=Path, default=None)
@@ -86,10 +87,10 @@ def main() -> None:
     systems = [CORRECT[args.correct_only]] if args.correct_only else list(CORRECT.values())
     for system in systems if args.examples else ():
         start = time.perf_counter()
-        report = check_adapter_system(system, settings=hypothesis.settings(DEFAULT_SETTINGS, max_examples=args.examples), seed=0)
+        report = check_adapter_system(system, settings=hypothesis.settings(DEFAULT_SETTINGS, max_examples=args.examples), seed=args.seed)
         events = sum(report.events.values())
         passed.append(
-            f"`{system.__name__}`, correct: nothing found in {report.examples:,} sequences ({events:,} events), "
+            f"`{system.__name__}`, correct, seed {args.seed}: nothing found in {report.examples:,} sequences ({events:,} events), "
             f"{time.perf_counter() - start:.0f} s."
         )
         print(passed[-1], flush=True)
