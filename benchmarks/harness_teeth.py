@@ -1,6 +1,6 @@
 """Measure the harness: how many of 20 seeds find each deliberate fault, and that the correct systems pass many sequences.
 
-    python benchmarks/harness_teeth.py [--seeds 20] [--examples 1000] [--seed 0] [--only NAME ...] [--output benchmarks/results/harness_teeth.md]
+    python benchmarks/harness_teeth.py [--seeds 20] [--only NAME ...] [--examples 1000] [--seed 0] [--output FILE]
 
 Each seed runs `check_adapter_system` with its default settings, without shrinking. Run from anywhere.
 """
