@@ -76,6 +76,7 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
     def alone(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self._lock:
             self._refuse_inside_another(method.__name__.strip("_"))
+            self._refuse_detached(method.__name__.strip("_"))
             self._running = sys._getframe()
             try:
                 return method(self, *args, **kwargs)
@@ -108,6 +109,7 @@ class AdapterState:
         self._lock = threading.RLock()
         self._running: FrameType | None = None
         self._holding: int | None = None
+        self._detached = False
         self._compiles = CompileWatch()
         self._memory = Memory()
         STATES.add(self)
@@ -183,7 +185,12 @@ class AdapterState:
         return self._facts.adapters[name].trainability == "trainable"
 
     def status(self) -> Status:
-        """Return the table of modules and adapters; it prints as text and renders in notebooks."""
+        """Return the table of modules and adapters; it prints as text and renders in notebooks.
+
+        Raises:
+            AttachError: the state was detached from its model.
+        """
+        self._refuse_detached("status")
         return status_of(self._facts)
 
     def to_html(self, path: str | Path) -> None:
@@ -197,8 +204,13 @@ class AdapterState:
         Path(path).write_text(page(self), encoding="utf-8")
 
     def check(self) -> tuple[Finding, ...]:
-        """Compare torch with what the state says; return what differs, empty when healthy. Changes nothing."""
+        """Compare torch with what the state says; return what differs, empty when healthy. Changes nothing.
+
+        Raises:
+            AttachError: the state was detached from its model.
+        """
         with self._lock:
+            self._refuse_detached("check")
             return tuple(self._findings())
 
     def _findings(self) -> Iterable[Finding]:
@@ -458,7 +470,9 @@ class AdapterState:
 
         Raises:
             ArgumentError: there is no such event, or an argument has the wrong type.
+            AttachError: the state was detached from its model.
         """
+        self._refuse_detached("explain")
         prepare = getattr(self, f"_prepare_{event}", None)
         if prepare is None:
             known = sorted(name.removeprefix("_prepare_") for name in dir(self) if name.startswith("_prepare_"))
@@ -713,6 +727,14 @@ class AdapterState:
                 reason = "another event is still under way in this thread (this one was started by an observer, a config or a guard of it)"
         if reason:
             raise errors.EventInProgressError(Event(name), [Refusal("no_event_under_way", "", reason)])
+
+    def _refuse_detached(self, name: str) -> None:
+        """Refuse what is asked of a state that has let go of its model: another one may drive it by now."""
+        if self._detached:
+            raise errors.AttachError(
+                f"{name} is refused: this state was detached from its {type(self.model).__name__}; nothing has changed. "
+                "attach(model) gives the one that drives it."
+            )
 
     def _refuse_foreign(self) -> None:
         """Refuse a first adapter on a model that another state drives."""

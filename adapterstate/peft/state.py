@@ -140,6 +140,8 @@ class PeftState(AdapterState):
     def detach(self) -> None:
         """Give back the model as PEFT knows it: its own classes and methods, with the flags that it has now.
 
+        Afterwards this state refuses whatever it is asked; `attach` gives another one.
+
         Raises:
             AttachError: something is in force that PEFT cannot express: adapters merged, weighted or combined by a policy, or disabled by a
                 context. Nothing has changed.
@@ -161,6 +163,7 @@ class PeftState(AdapterState):
         transaction.drop(self.model.__dict__, LINK)
         transaction.attribute(self._link, "state", None)
         transaction.attribute(self._link, "model", None)
+        transaction.attribute(self, "_detached", True)
 
     # ------------------------------------------------------------------------------------------------------- what the doors call
 

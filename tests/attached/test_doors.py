@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 
 from adapterstate import AdapterOverlapError, AttachError, attach
 
-from .models import CONFIGS, Net, X, attached, differences, healthy_model, look, lora, peft_model
+from .models import CONFIGS, Net, X, attached, differences, flags, healthy_model, look, lora, peft_model
 
 
 def active_everywhere(model: Any, *names: str) -> bool:
@@ -306,6 +306,37 @@ def test_detaching_gives_back_the_untouched_model() -> None:
     again = attach(model)
     assert again is not state
     assert again.active_adapters == ("b",)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_detached_state_does_nothing_more(again: bool) -> None:
+    """What is asked of a state after `detach` is refused, and neither PEFT's flags nor the next state's are touched."""
+    model, old = attached("ed")
+    old.set_adapter("e")
+    old.detach()
+    new = attach(model) if again else None
+    model.set_adapter("d")
+    before = flags(model)
+    for ask in (
+        lambda: old.set_adapter([]),
+        lambda: old.merge_adapter(),
+        lambda: old.delete_adapter("e"),
+        lambda: old.set_requires_grad("d", False),
+        lambda: old.disable_adapter().__enter__(),
+        lambda: old.repair(),
+        lambda: old.unload(),
+        lambda: old.detach(),
+        lambda: old.explain("set_adapter", "e"),
+        lambda: old.status(),
+        lambda: old.check(),
+    ):
+        with pytest.raises(AttachError, match=r"was detached from its PeftModel; nothing has changed"):
+            ask()
+    assert differences(before, flags(model)) == []
+    if new is not None:
+        model.base_model.set_adapter("e")
+        assert new.active_adapters == ("e",)
+        assert new.check() == ()
 
 
 def test_exchanged_parameters_get_their_flags() -> None:
