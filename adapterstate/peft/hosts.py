@@ -136,10 +136,19 @@ class Host:
         return (self.module,)
 
     @property
+    def stack(self) -> tuple[Any, ...]:
+        """The layers that compute one on the result of the other, the outermost first."""
+        return (self.module,)
+
+    @property
     def present(self) -> tuple[str, ...]:
         """The adapters that have weights here."""
-        names = (*self.module.adapter_layer_names, *self.module.other_param_names)
-        own = [container for name in names if id(container := _resolve(self.module, name)) not in self.shared]
+        return self.present_on(self.module)
+
+    def present_on(self, part: Any) -> tuple[str, ...]:
+        """The adapters that have weights on one of the parts."""
+        names = (*part.adapter_layer_names, *part.other_param_names)
+        own = [container for name in names if id(container := _resolve(part, name)) not in self.shared]
         return tuple(sorted({key for container in own if isinstance(container, _KEYED) for key in container}))
 
     def slot(self, name: str, kind: str) -> SlotFacts:
@@ -164,9 +173,18 @@ class Host:
         active = self.module.active_adapters
         return (active,) if isinstance(active, str) else tuple(active)
 
+    def said_active(self) -> Iterator[tuple[str, ...]]:
+        """What the flags of each layer here call active, of those that are here."""
+        for layer in self.stack:
+            yield tuple(name for name in attrs.evolve(self, module=layer).active() if name in self.present)
+
     def merged(self) -> tuple[str, ...]:
         """The adapters that PEFT's flags call merged here."""
         return tuple(self.module.merged_adapters)
+
+    def unmerge(self) -> None:
+        """Let PEFT take out of the base weight what it has merged."""
+        self.module.unmerge()
 
     def delete(self, name: str) -> None:
         """Let PEFT drop the weights of adapter `name` here."""
@@ -196,6 +214,43 @@ class AttentionHost(Host):
     def parts(self) -> tuple[Any, ...]:
         """The layer, and the one on its output projection."""
         return (self.module, self.module._modules["base_layer"].out_proj)
+
+
+class StackHost(Host):
+    """A layer in a layer, of methods that PEFT mixes: one wrapped module, which stays so when another method's layer is put around it."""
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The layers, the outermost first."""
+        return self.stack
+
+    @property
+    def stack(self) -> tuple[Any, ...]:
+        """The layers, the outermost first."""
+        return tuple(_stack(self.module))
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The adapters that have weights on any of the layers."""
+        return tuple(sorted({name for part in self.parts for name in self.present_on(part)}))
+
+    def merged(self) -> tuple[str, ...]:
+        """The adapters that any of the layers has merged."""
+        return tuple(name for part in self.parts for name in part.merged_adapters)
+
+    def unmerge(self) -> None:
+        """All that is merged is in the same weight; what came last goes first."""
+        for part in self.parts:
+            if part.merged_adapters:
+                part.unmerge()
+
+    def fields(self, facts: Facts, context: Context) -> Iterator[tuple[Any, str, Any]]:
+        """PEFT's own fields of each layer, which has merged those that it holds."""
+        for part in self.parts:
+            here = self.present_on(part)
+            yield part, "_active_adapter", list(facts.active)
+            yield part, "_disable_adapters", not facts.enabled
+            yield part, "merged_adapters", [name for name in context.merged if name in here]
 
 
 class CopyHost(Host):
@@ -293,6 +348,10 @@ class TokenHost(Host):
         yield self.layer, "_disable_adapters", not facts.enabled
         yield self.layer, "merged_adapters", list(context.merged)
 
+    def unmerge(self) -> None:
+        """Let PEFT put the rows of the base back."""
+        self.layer.unmerge()
+
     def places(self, name: str) -> Iterator[Place]:
         """Where the rows of adapter `name` are held."""
         if name in self.layer.trainable_tokens_delta:
@@ -380,7 +439,18 @@ def hosts_of(model: nn.Module) -> dict[str, Host]:
             found[path] = AttentionHost(path, module)
             inside.update(map(id, found[path].parts))
         elif isinstance(module, BaseTunerLayer) and id(module) not in inside:
-            found[path] = Host(path, module, shared)
+            stack = _stack(module)
+            inside.update(map(id, stack))
+            found[path] = (StackHost if len(stack) > 1 else Host)(path, module, shared)
+    return found
+
+
+def _stack(layer: Any) -> list[Any]:
+    """A tuner layer and those in it, down to the base."""
+    found: list[Any] = []
+    while isinstance(layer, nn.Module) and isinstance(layer, BaseTunerLayer):
+        found.append(layer)
+        layer = layer._modules.get("base_layer")
     return found
 
 
@@ -428,9 +498,15 @@ def why_not_driven(model: nn.Module) -> str:
     return next((f"PEFT's {method} {reason}" for method, reason in reasons if reason), "")
 
 
-def why_not_exact(host: Host, configs: Sequence[Any]) -> str:
-    """Say why PEFT's merge of adapters with these configs gives something else than its layer computes; empty when it does not."""
-    methods = [method_of(config) for config in configs]
+def why_not_exact(host: Host, configs: Mapping[str, Any]) -> str:
+    """Say why PEFT's merge of adapters with these configs gives something else than its layers compute; empty when it does not."""
+    return next((reason for layer in host.stack if (reason := _why_not_exact_on(layer, host, configs))), "")
+
+
+def _why_not_exact_on(layer: Any, host: Host, configs: Mapping[str, Any]) -> str:
+    """Say it of one of the layers that compute one on the result of the other."""
+    here = host.present_on(layer)
+    methods = [method_of(config) for name, config in configs.items() if name in here]
     if len(methods) > 1 and not IN_TURN.isdisjoint(methods):
         return f"PEFT runs several {methods[0]} adapters one on the result of the other, but merges them otherwise"
     if "OFT" in methods and any(size > 1 for size in getattr(host.innermost(), "kernel_size", ())):

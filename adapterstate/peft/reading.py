@@ -11,7 +11,7 @@ from torch import nn
 from adapterstate.errors import ArgumentError
 from adapterstate.machine.plan import state_of
 from adapterstate.machine.records import AdapterFacts, Context, Facts, ModuleFacts, SlotFacts
-from adapterstate.peft.hosts import CopyHost, Host, TokenHost, carries_peft, configs_of, hosts_of, kind_of, tuner_of
+from adapterstate.peft.hosts import Host, carries_peft, configs_of, hosts_of, kind_of, tuner_of
 from adapterstate.records import Finding
 
 
@@ -120,11 +120,12 @@ def _without_overlaps(active: tuple[str, ...], slots: Mapping[str, Mapping[str, 
 
 def _enabled(hosts: Mapping[str, Host], findings: list[Finding]) -> bool:
     """Whether adapters are applied; said to be where layers disagree."""
-    disabled = [path for path, host in hosts.items() if getattr(host.module, "_disable_adapters", False)]
-    layers = [path for path, host in hosts.items() if hasattr(host.module, "_disable_adapters")]
-    if disabled and len(disabled) < len(layers):
+    flags = [(path, part._disable_adapters) for path, host in hosts.items() for part in host.parts]
+    disabled = [path for path, flag in flags if flag]
+    if disabled and len(disabled) < len(flags):
         findings += [
-            Finding(path, "same_everywhere: adapters are disabled here, and enabled elsewhere", "enabled", "disabled") for path in disabled
+            Finding(path, "same_everywhere: adapters are disabled here, and enabled elsewhere", "enabled", "disabled")
+            for path in dict.fromkeys(disabled)
         ]
         return True
     return not disabled
@@ -132,8 +133,7 @@ def _enabled(hosts: Mapping[str, Host], findings: list[Finding]) -> bool:
 
 def _same_everywhere(path: str, host: Host, here: tuple[str, ...]) -> Iterator[Finding]:
     """Compare what is active on one host with the model's."""
-    found = host.active()
-    said = found if isinstance(host, CopyHost | TokenHost) else tuple(name for name in found if name in host.present)
+    said = next((said for said in host.said_active() if said != here), here)
     if said != here:
         yield Finding(path, "same_everywhere: the active adapters", str(list(here)), str(list(said)))
 

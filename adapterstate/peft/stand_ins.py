@@ -100,16 +100,18 @@ def why_not_weighted(host: Host, name: str) -> str:
     """Say why an adapter cannot have a weight here; empty when it can."""
     if isinstance(host, CopyHost | TokenHost):
         return ""
-    scaling = getattr(host.module, "scaling", None)
-    return "" if isinstance(scaling, dict) and name in scaling else f"{type(host.module).__name__} keeps no scale to be weighted"
+    scales = [scaling for part in host.parts if isinstance(scaling := getattr(part, "scaling", None), dict)]
+    return "" if any(name in scaling for scaling in scales) else f"{type(host.module).__name__} keeps no scale to be weighted"
 
 
 # ------------------------------------------------------------------------------------------------------------- tuner layers
 
 
 def _layer(host: Host, base: nn.Module | None, live: Shares) -> Any:
-    """A twin of a tuner layer that computes with these adapters on this base."""
-    twin = _twin(host.module, base)
+    """A twin of a tuner layer, with those in it, that computes with these adapters on this base."""
+    twin = base
+    for part in reversed(host.stack):
+        twin = _twin(part, twin)
     _switch(attrs.evolve(host, module=twin), live)
     return twin
 
@@ -141,13 +143,14 @@ def _switch(host: Host, live: Shares) -> None:
         own["merged_adapters"] = []
         own["_active_adapter"] = [share.name for share in live]
         own["_disable_adapters"] = not live
-        if any(share.weight != 1 for share in live):
+        if any(share.weight != 1 and share.name in getattr(part, "scaling", ()) for share in live):
             own["scaling"] = _weighted(part, live)
 
 
 def _weighted(layer: Any, shares: Iterable[Share]) -> dict[str, float]:
     """The scales of a layer, times the weights."""
-    return {**layer.scaling, **{share.name: layer.scaling[share.name] * share.weight for share in shares if share.weight != 1}}
+    here = [share for share in shares if share.weight != 1 and share.name in layer.scaling]
+    return {**layer.scaling, **{share.name: layer.scaling[share.name] * share.weight for share in here}}
 
 
 def _twin(layer: nn.Module, base: nn.Module | None = None) -> Any:
@@ -161,8 +164,8 @@ def _twin(layer: nn.Module, base: nn.Module | None = None) -> Any:
     return twin
 
 
-def merged_base(host: Host, shares: Shares, base: nn.Module | None = None) -> nn.Module:
-    """Return a copy of the base layer into which PEFT has merged these adapters.
+def merged_base(host: Host, shares: Shares) -> nn.Module:
+    """Return a copy of the innermost base layer into which PEFT has merged these adapters.
 
     Sums are made in at least float32 and rounded once. PEFT's own `merge` runs on a copy of the layer, which owns everything that PEFT may
     write to: the base's values, and the containers in which the layer keeps its adapters.
@@ -170,20 +173,22 @@ def merged_base(host: Host, shares: Shares, base: nn.Module | None = None) -> nn
     Args:
         host: a tuner layer.
         shares: which of its adapters, and their weights.
-        base: what to copy; the layer's own base by default.
     """
     with torch.inference_mode(False), torch.no_grad():
         copies: dict[int, nn.Module] = {}
         scratch: Any = _structure(host.module, copies)
-        if base is not None:
-            scratch._modules["base_layer"] = _structure(base, copies)
         for twin in copies.values():
             twin.__dict__.update({key: value.copy() for key, value in twin.__dict__.items() if isinstance(value, dict | list | set)})
-        dtypes = [(twin, *_widened(twin, name)) for twin in scratch.base_layer.modules() for name in twin._parameters]
+        layers = [copies[id(layer)] for layer in reversed(host.stack)]
+        found: Any = layers[0].base_layer
+        dtypes = [(twin, *_widened(twin, name)) for twin in found.modules() for name in twin._parameters]
         _switch(attrs.evolve(host, module=scratch), shares)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            scratch.merge(safe_merge=False, adapter_names=[share.name for share in shares])
+            for layer in layers:
+                layer._modules["base_layer"] = found
+                layer.merge(safe_merge=False, adapter_names=[share.name for share in shares])  # type: ignore[operator]
+                found = layer.base_layer
         made: set[int] = set()
         for twin, name, dtype in dtypes:
             value = getattr(twin, name)
@@ -191,12 +196,12 @@ def merged_base(host: Host, shares: Shares, base: nn.Module | None = None) -> nn
                 twin.__dict__.pop(name, None)  # PEFT may leave a tensor in place of the parameter
                 twin._parameters[name] = rounded = nn.Parameter(value.detach().to(dtype), requires_grad=False)
                 made.add(id(rounded))
-        found: nn.Module = scratch.base_layer
         for twin in found.modules():  # a method may put a module of its own in place of the base
             for name, value in twin._parameters.items():
                 if value is not None and id(value) not in made:
                     twin._parameters[name] = nn.Parameter(value.detach().clone(), requires_grad=False)
-    return found
+        merged: nn.Module = found
+    return merged
 
 
 def _widened(module: nn.Module, name: str) -> tuple[str, torch.dtype | None]:

@@ -102,7 +102,7 @@ class PeftState(AdapterState):
                 bases = {id(p): p for host in merged for p in host.module.parameters()}
                 transaction.foreign(self.model, values=bases.values())
                 for host in merged:
-                    (host.layer if isinstance(host, TokenHost) else host.module).unmerge()
+                    host.unmerge()
             self._hosts = dict(reading.hosts)
             self._modules = {path: host.module for path, host in self._hosts.items()}
             self._facts = reading.facts
@@ -343,18 +343,6 @@ class PeftState(AdapterState):
     def _delete_event(self, names: tuple[str, ...]) -> Event:
         return Event("delete_adapter", names)
 
-    def _prepare_merge_and_unload(
-        self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None
-    ) -> Prepared:
-        prepared = super()._prepare_merge_and_unload(progressbar, safe_merge, adapter_names)
-        allowed = [path for path in self._hosts if self._is_stacked(path)]  # nothing is kept that would have to be taken apart again
-        return attrs.evolve(prepared, events=tuple(_without_reports(event, "mergeable", allowed) for event in prepared.events))
-
-    def _is_stacked(self, path: str) -> bool:
-        """Whether another adapter's layer is wrapped in this one."""
-        base = self._hosts[path].module._modules.get("base_layer")
-        return base is not None and any(other.module is base for other in self._hosts.values())
-
     def _merge_event(self, names: tuple[str, ...], facts: Facts, *, safe: bool = False) -> tuple[Event, dict[str, Any]]:
         broken: dict[str, str] = {}
         apart: dict[str, str] = {}
@@ -371,7 +359,7 @@ class PeftState(AdapterState):
             if merged != set(context.active) and strange:
                 apart[path] = f"{sorted(merged)} cannot be merged apart from {sorted(set(context.active) - merged)}: {strange}"
                 continue
-            reason = why_not_exact(host, [facts.adapters[name].config for name in merged])
+            reason = why_not_exact(host, {name: facts.adapters[name].config for name in merged})
             reason = reason or self._why_not_merged(host, context, merged, computed, safe=safe)
             if reason:
                 broken[path] = reason
@@ -379,8 +367,6 @@ class PeftState(AdapterState):
 
     def _why_not_merged(self, host: Host, context: Context, merged: set[str], computed: dict[str, Any], *, safe: bool) -> str:
         """Try the merge on a copy; say what PEFT, or `safe`, has against it."""
-        if self._is_stacked(host.path):
-            return "another adapter's layer is wrapped in this one; they are not merged apart"
         try:
             found = merged_base(host, shares_of(context, merged))
         except MemoryError:
@@ -451,19 +437,14 @@ class PeftState(AdapterState):
         transaction.attribute(self, "_hosts", {})
 
     def _values(self, facts: Facts, paths: Sequence[str]) -> Iterator[tuple[nn.Module, Mapping[str, torch.Tensor]]]:
-        """The merged values of the base modules: module, and what its tensors become. Of layers in layers, the inner is merged first."""
-        merged: dict[int, tuple[Host, nn.Module]] = {}
-        for path in reversed(paths):
+        """The merged values of the base modules: module, and what its tensors become."""
+        for path in paths:
             host, context = self._hosts[path], facts.modules[path].context
             shares = shares_of(context, context.active)
             if isinstance(host, CopyHost | TokenHost):
                 yield from combined_values(host, shares).items()
             elif not isinstance(host, PromptHost):
-                inside = host.module._modules["base_layer"]
-                start = merged.pop(id(inside), (host, host.innermost()))[1]
-                merged[id(host.module)] = host, merged_base(host, shares, start)
-        for host, module in merged.values():
-            yield from changed_values(host.innermost(), module).items()
+                yield from changed_values(host.innermost(), merged_base(host, shares)).items()
 
     def _write(
         self, transaction: Transaction, found: Plan, hosts: Mapping[str, Host] | None = None, merged: Mapping[str, Any] | None = None
@@ -521,6 +502,10 @@ class PeftState(AdapterState):
             transaction.drop(layer.__dict__, STAND_IN)
         if (found is not None) is not stands_in(layer):
             transaction.change_class(layer, class_with_doors(plain_class(layer), standing_in=found is not None))
+        for inner in host.stack[1:]:  # what computed in place of a layer before another one was put around it
+            if stands_in(inner):
+                transaction.drop(inner.__dict__, STAND_IN)
+                transaction.change_class(inner, class_with_doors(plain_class(inner)))
 
     def _write_flags(self, transaction: Transaction, facts: Facts, hosts: Mapping[str, Host], names: Iterable[str]) -> None:
         """Collect `requires_grad` of these adapters' parameters."""
@@ -578,11 +563,3 @@ def _parts(hosts: Iterable[Host]) -> Iterator[nn.Module]:
     """PEFT's objects of these hosts that have doors."""
     for host in hosts:
         yield from host.parts
-
-
-def _without_reports(event: Event, guard: str, paths: Sequence[str]) -> Event:
-    """The event without what these modules report for a guard."""
-    if guard not in event.reports:
-        return event
-    left = {path: reason for path, reason in event.reports[guard].items() if path not in paths}
-    return attrs.evolve(event, reports={**event.reports, guard: left})
