@@ -525,7 +525,8 @@ class AdapterState:
         named = self._facts.active if names is None else _names("merge_adapter", names)
         coming = tuple(name for name in named if name in self._facts.adapters and name not in self._facts.active)
         if coming and self._options.merge_activates:
-            return Prepared(self._activation(self._facts.active + coming, self._facts.weights, self._facts.on_overlap, named))
+            merged = tuple(dict.fromkeys(self._facts.merged + named))
+            return Prepared(self._activation(self._facts.active + coming, self._facts.weights, self._facts.on_overlap, merged))
         event, caches = self._merge_event(named, self._facts, safe=safe_merge)
         return Prepared((event,), caches=caches)
 

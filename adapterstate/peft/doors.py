@@ -146,6 +146,8 @@ class ModelDoors(Doors):
     @_through
     def get_model_status(self, state: Any) -> Any:
         status = super().get_model_status()
+        if state.check():  # what PEFT finds in fields that were written past the doors is not to be hidden
+            return status
         return dataclasses.replace(
             status, enabled=state.enabled, active_adapters=list(state.active_adapters), merged_adapters=sorted(state.merged_adapters)
         )
@@ -258,12 +260,12 @@ class WeighingDoors(Doors):
 
 
 class AllocatingDoors(Doors):
-    """The door of AdaLoRA's rank allocation."""
+    """The door of the rank allocation of AdaLoRA and AdaMSS."""
 
     @_through
     def update_and_allocate(self, state: Any, global_step: int) -> None:
-        name = self.trainable_adapter_name
-        if name in state.adapters and state.trainable(name):  # nothing else has gradients to allocate by
+        name = vars(self).get("trainable_adapter_name")  # AdaMSS goes by what is active
+        if name is None or (name in state.adapters and state.trainable(name)):  # nothing else has gradients to allocate by
             super().update_and_allocate(global_step)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -379,13 +380,34 @@ class TokenHost(Host):
         return {"": {name: Binding(None, [part]) for name, part in parts.items()}}
 
 
-class PromptHost(Host):
-    """The prompts of a prompt-learning `PeftModel`, which runs with one of them at a time."""
+class ApartHost(Host):
+    """What PEFT keeps for each adapter apart from the layers of the base: it has no flags of its own, and nothing to be merged into."""
+
+    what = ""
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """None beside the model itself."""
+        """None: what switches is the model itself."""
         return ()
+
+    @property
+    def stack(self) -> tuple[Any, ...]:
+        """None."""
+        return ()
+
+    def merged(self) -> tuple[str, ...]:
+        """It is never merged."""
+        return ()
+
+    def fields(self, facts: Facts, context: Context) -> Iterator[tuple[Any, str, Any]]:
+        """Nothing beside what the model itself keeps."""
+        return iter(())
+
+
+class PromptHost(ApartHost):
+    """The prompts of a prompt-learning `PeftModel`, which runs with one of them at a time."""
+
+    what = "a prompt"
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -409,13 +431,40 @@ class PromptHost(Host):
         active = self.module.active_adapter
         return (active,) if isinstance(active, str) else tuple(active)
 
-    def merged(self) -> tuple[str, ...]:
-        """A prompt is never merged."""
+    def said_active(self) -> Iterator[tuple[str, ...]]:
+        """The prompt in use."""
+        yield self.active()
+
+
+class BesideHost(ApartHost):
+    """Networks that a tuner keeps for each adapter beside its layers, such as the backbone that SHADOW runs in parallel."""
+
+    what = "a network beside the layers"
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The adapters that have one."""
+        return tuple(self.module)
+
+    def places(self, name: str) -> Iterator[Place]:
+        """Where the parameters of the network of adapter `name` are held."""
+        fixed = {id(parameter) for parameter in _fixed_beside(self.module[name])}
+        yield from ((held, key) for held, key in _places(self.module, name) if id(held[key]) not in fixed)
+
+    def delete(self, name: str) -> None:
+        """Drop the network of adapter `name`."""
+        del self.module[name]
+
+    def active(self) -> tuple[str, ...]:
+        """It has no flags."""
         return ()
 
-    def fields(self, facts: Facts, context: Context) -> Iterator[tuple[Any, str, Any]]:
-        """Nothing beside what the model itself keeps."""
-        return iter(())
+
+def _fixed_beside(network: nn.Module) -> Iterator[nn.Parameter]:
+    """The embeddings of a network that was loaded: SHADOW never trains those. The network that it makes itself takes over the base's."""
+    for getter in ("get_input_embeddings", "get_output_embeddings"):
+        with contextlib.suppress(Exception):
+            yield from getattr(network, getter)().parameters()
 
 
 def hosts_of(model: nn.Module) -> dict[str, Host]:
@@ -426,6 +475,7 @@ def hosts_of(model: nn.Module) -> dict[str, Host]:
     shared = frozenset(map(id, tuner._modules.values())) if tuner is not None else frozenset()
     if isinstance(model._modules.get("prompt_encoder"), nn.ModuleDict):
         found["prompt_encoder"] = PromptHost("prompt_encoder", model)
+    found.update(_beside(model, tuner))
     for path, module in model.named_modules():
         if isinstance(module, TrainableTokensWrapper):
             inside.add(id(module.token_adapter))
@@ -443,6 +493,21 @@ def hosts_of(model: nn.Module) -> dict[str, Host]:
             inside.update(map(id, stack))
             found[path] = (StackHost if len(stack) > 1 else Host)(path, module, shared)
     return found
+
+
+def _beside(model: nn.Module, tuner: BaseTuner | None) -> Iterator[tuple[str, Host]]:
+    """What a tuner keeps for each adapter that none of its layers lists as its own."""
+    own = tuner._modules if tuner is not None else {}
+    names = configs_of(model)
+    kept = {key: held for key, held in own.items() if isinstance(held, nn.ModuleDict) and not names.keys().isdisjoint(held)}
+    if not kept:
+        return
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    listed = {id(_resolve(layer, name)) for layer in layers for name in (*layer.adapter_layer_names, *layer.other_param_names)}
+    prefix = "" if tuner is model else "base_model."
+    for key, held in kept.items():
+        if id(held) not in listed:
+            yield prefix + key, BesideHost(prefix + key, held)
 
 
 def _stack(layer: Any) -> list[Any]:

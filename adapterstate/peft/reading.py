@@ -11,7 +11,7 @@ from torch import nn
 from adapterstate.errors import ArgumentError
 from adapterstate.machine.plan import state_of
 from adapterstate.machine.records import AdapterFacts, Context, Facts, ModuleFacts, SlotFacts
-from adapterstate.peft.hosts import Host, carries_peft, configs_of, hosts_of, kind_of, tuner_of
+from adapterstate.peft.hosts import Host, carries_peft, configs_of, hosts_of, kind_of, runs_alone, tuner_of
 from adapterstate.records import Finding
 
 
@@ -44,6 +44,7 @@ def read(model: nn.Module) -> Reading:
     slots = slots_of(hosts, configs)
     findings: list[Finding] = [*_leftovers(hosts, names)]
     active = _active(model, hosts, names, findings)
+    active = _alone(model, active, findings)
     active = _without_overlaps(active, slots, findings)
     enabled = _enabled(hosts, findings)
     modules: dict[str, ModuleFacts] = {}
@@ -102,6 +103,15 @@ def _active(model: nn.Module, hosts: Mapping[str, Host], names: Sequence[str], f
     if unknown:
         findings.append(Finding("", "bad_input_is_an_error: names that no adapter has are active", str(list(names)), str(unknown)))
     return tuple(dict.fromkeys(name for name in said if name in names))
+
+
+def _alone(model: nn.Module, active: tuple[str, ...], findings: list[Finding]) -> tuple[str, ...]:
+    """The active adapters; the first of them where the method runs with one at a time."""
+    if len(active) < 2 or not runs_alone(model):
+        return active
+    what = "single_active: this PEFT method runs with one adapter at a time, and raises or leaves out the others"
+    findings.append(Finding("", what, "one of them", str(list(active))))
+    return active[:1]
 
 
 def _without_overlaps(active: tuple[str, ...], slots: Mapping[str, Mapping[str, SlotFacts]], findings: list[Finding]) -> tuple[str, ...]:

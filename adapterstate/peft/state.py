@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import attrs
 import torch
+from peft.tuners.mixed import MixedModel
 from torch import nn
 
 from adapterstate import errors
@@ -25,9 +26,9 @@ from adapterstate.peft import texts
 from adapterstate.peft.charts import ALONE_CHARTS, PEFT_CHARTS
 from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, stands_in
 from adapterstate.peft.hosts import (
+    ApartHost,
     CopyHost,
     Host,
-    PromptHost,
     TokenHost,
     configs_of,
     forget,
@@ -308,8 +309,14 @@ class PeftState(AdapterState):
 
     # ------------------------------------------------------------------------------------------------------------------ preparing
 
+    def _judged(self, events: Sequence[Event]) -> Plan:
+        try:
+            return super()._judged(events)
+        except errors.NotMergeableError as error:
+            raise texts.as_peft_raises(error) from error.__cause__
+
     def _opening(self, event: Event, refusals: Sequence[Refusal]) -> str:
-        return texts.opening(event, refusals, self._hosts)
+        return texts.opening(event, refusals, self._hosts, tuple(configs_of(self.model)), tuner_of(self.model))
 
     def _prepare_set_adapter(self, names: Names, weights: Any = None, on_overlap: Any = None) -> Prepared:
         prepared = super()._prepare_set_adapter(names, weights, on_overlap)
@@ -326,8 +333,8 @@ class PeftState(AdapterState):
                 if isinstance(host, CopyHost | TokenHost):
                     continue
                 reason = why_not_additive(self._facts.adapters[name].config) or why_not_weighted(host, name)
-                if isinstance(host, PromptHost):
-                    reason = "a prompt has no weight"
+                if isinstance(host, ApartHost):
+                    reason = f"{host.what} has no weight"
                 if reason:
                     found[path] = f"{name!r} cannot have the weight {weight}: {reason}"
         return found
@@ -344,6 +351,9 @@ class PeftState(AdapterState):
         return Event("delete_adapter", names)
 
     def _merge_event(self, names: tuple[str, ...], facts: Facts, *, safe: bool = False) -> tuple[Event, dict[str, Any]]:
+        objection = self._objection()
+        if objection is not None:
+            return Event("merge_adapter", names, reports={"mergeable": dict.fromkeys(facts.paths_of(names), objection)}), {}
         broken: dict[str, str] = {}
         apart: dict[str, str] = {}
         computed: dict[str, Any] = {}
@@ -352,8 +362,8 @@ class PeftState(AdapterState):
             merged = {name for name in context.active if name in names or name in context.merged}
             if isinstance(host, CopyHost | TokenHost):
                 continue
-            if isinstance(host, PromptHost):
-                broken[path] = "a prompt is not merged into a weight"
+            if isinstance(host, ApartHost):
+                broken[path] = f"{host.what} is not merged into a weight"
                 continue
             strange = next((reason for name in context.active if (reason := why_not_additive(facts.adapters[name].config))), "")
             if merged != set(context.active) and strange:
@@ -365,6 +375,22 @@ class PeftState(AdapterState):
                 broken[path] = reason
         return Event("merge_adapter", names, reports={"mergeable": broken, "contributions_add": apart}), computed
 
+    def _objection(self) -> texts.Objection | None:
+        """What PEFT's tuner has against any merge."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self._warn_of_merging()
+            except Exception as error:  # whatever PEFT objects with is the reason
+                return texts.Objection(str(error), error)
+        return None
+
+    def _warn_of_merging(self) -> None:
+        """Let PEFT's tuner warn, or object."""
+        tuner: Any = tuner_of(self.model)
+        if tuner is not None and not isinstance(tuner, MixedModel):  # which does not ask itself either
+            tuner._check_merge_allowed()
+
     def _why_not_merged(self, host: Host, context: Context, merged: set[str], computed: dict[str, Any], *, safe: bool) -> str:
         """Try the merge on a copy; say what PEFT, or `safe`, has against it."""
         try:
@@ -372,7 +398,7 @@ class PeftState(AdapterState):
         except MemoryError:
             raise
         except Exception as error:  # whatever PEFT objects with is the reason
-            return f"PEFT cannot merge {type(host.module).__name__}: {error}"
+            return texts.Objection(f"PEFT cannot merge {type(host.module).__name__}: {error}", error)
         if safe and not all(bool(torch.isfinite(p).all()) for p in found.parameters() if p.is_floating_point()):
             return "the merged weight would hold values that are not finite. NaNs detected in the merged weights"
         computed[host.path] = found
@@ -382,6 +408,8 @@ class PeftState(AdapterState):
 
     def _collect(self, transaction: Transaction, found: Plan, prepared: Prepared) -> Mapping[str, nn.Module]:
         before, after = found.before, found.after
+        if any(not set(step.after.merged) <= set(step.before.merged) for step in found.steps):
+            self._warn_of_merging()
         if prepared.leaves:
             self._unload(transaction, found, prepared)
             return self._modules
@@ -443,7 +471,7 @@ class PeftState(AdapterState):
             shares = shares_of(context, context.active)
             if isinstance(host, CopyHost | TokenHost):
                 yield from combined_values(host, shares).items()
-            elif not isinstance(host, PromptHost):
+            elif not isinstance(host, ApartHost):
                 yield from changed_values(host.innermost(), merged_base(host, shares)).items()
 
     def _write(
@@ -490,7 +518,7 @@ class PeftState(AdapterState):
 
     def _write_host(self, transaction: Transaction, host: Host, facts: Facts, merged: nn.Module | None = None) -> None:
         """Collect the fields of one layer, and what computes in its place; `merged` is its base with what is merged, if that is known."""
-        if isinstance(host, PromptHost):
+        if isinstance(host, ApartHost):
             return
         self._write_fields(transaction, host, facts)
         layer: nn.Module = host.module
@@ -531,7 +559,7 @@ class PeftState(AdapterState):
         facts = self._facts
         here = dict(self.model.named_modules(remove_duplicate=False))
         for path, host in self._hosts.items():
-            if isinstance(host, PromptHost):
+            if isinstance(host, ApartHost):
                 continue
             if here.get(path) is not host.module:
                 found = type(here[path]).__name__ if path in here else "nothing"
