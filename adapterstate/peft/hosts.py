@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -436,10 +436,16 @@ class PromptHost(ApartHost):
         yield self.active()
 
 
+@attrs.frozen(eq=False)
 class BesideHost(ApartHost):
-    """Networks that a tuner keeps for each adapter beside its layers, such as the backbone that SHADOW runs in parallel."""
+    """Networks that a tuner keeps for each adapter beside its layers, such as the backbone that SHADOW runs in parallel.
+
+    Attributes:
+        fixed: of each adapter, the names of the parameters that never train.
+    """
 
     what = "a network beside the layers"
+    fixed: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -448,7 +454,8 @@ class BesideHost(ApartHost):
 
     def places(self, name: str) -> Iterator[Place]:
         """Where the parameters of the network of adapter `name` are held."""
-        fixed = {id(parameter) for parameter in _fixed_beside(self.module[name])}
+        network: nn.Module = self.module[name]
+        fixed = {id(network.get_parameter(path)) for path in self.fixed.get(name, ())}
         yield from ((held, key) for held, key in _places(self.module, name) if id(held[key]) not in fixed)
 
     def delete(self, name: str) -> None:
@@ -460,11 +467,14 @@ class BesideHost(ApartHost):
         return ()
 
 
-def _fixed_beside(network: nn.Module) -> Iterator[nn.Parameter]:
-    """The embeddings of a network that was loaded: SHADOW never trains those. The network that it makes itself takes over the base's."""
-    for getter in ("get_input_embeddings", "get_output_embeddings"):
-        with contextlib.suppress(Exception):
-            yield from getattr(network, getter)().parameters()
+def _never_trained(tuner: Any, name: str, network: nn.Module) -> frozenset[str]:
+    """The parameters that SHADOW freezes in a network that was loaded, found by letting it freeze those of an empty copy."""
+    if not hasattr(tuner, "_freeze_backbone_embeddings") or tuner.peft_config[name].shadow_model == "mirror":
+        return frozenset()
+    empty = {id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta")) for parameter in network.parameters()}
+    scratch = copy.deepcopy(network, dict(empty))
+    tuner._freeze_backbone_embeddings(scratch)
+    return frozenset(path for path, parameter in scratch.named_parameters() if not parameter.requires_grad)
 
 
 def hosts_of(model: nn.Module) -> dict[str, Host]:
@@ -507,7 +517,9 @@ def _beside(model: nn.Module, tuner: BaseTuner | None) -> Iterator[tuple[str, Ho
     prefix = "" if tuner is model else "base_model."
     for key, held in kept.items():
         if id(held) not in listed:
-            yield prefix + key, BesideHost(prefix + key, held)
+            here = [name for name in names if name in held] if key == "shadow_backbone" else []
+            fixed = {name: _never_trained(tuner, name, held[name]) for name in here}
+            yield prefix + key, BesideHost(prefix + key, held, fixed=fixed)
 
 
 def _stack(layer: Any) -> list[Any]:

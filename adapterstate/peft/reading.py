@@ -11,7 +11,7 @@ from torch import nn
 from adapterstate.errors import ArgumentError
 from adapterstate.machine.plan import state_of
 from adapterstate.machine.records import AdapterFacts, Context, Facts, ModuleFacts, SlotFacts
-from adapterstate.peft.hosts import Host, carries_peft, configs_of, hosts_of, kind_of, runs_alone, tuner_of
+from adapterstate.peft.hosts import BesideHost, Host, carries_peft, configs_of, hosts_of, kind_of, runs_alone, tuner_of
 from adapterstate.records import Finding
 
 
@@ -150,7 +150,9 @@ def _same_everywhere(path: str, host: Host, here: tuple[str, ...]) -> Iterator[F
 
 def _trainability(name: str, config: object, hosts: Sequence[Host], in_force: bool, findings: list[Finding]) -> tuple[str, bool]:
     """Whether an adapter is trainable, and whether it accepts gradients although it is inactive."""
-    flags = [(host.path, parameter.requires_grad) for host in hosts for parameter in host.parameters(name)]
+    # PEFT leaves networks beside the layers trainable when it loads an adapter frozen: they follow the rest
+    own = [host for host in hosts if not isinstance(host, BesideHost)] or hosts
+    flags = [(host.path, parameter.requires_grad) for host in own for parameter in host.parameters(name)]
     accepting = [flag for _, flag in flags]
     if any(accepting) and not all(accepting):
         odd = next(path for path, flag in flags if flag is not in_force)

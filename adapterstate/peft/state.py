@@ -27,6 +27,7 @@ from adapterstate.peft.charts import ALONE_CHARTS, PEFT_CHARTS
 from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, stands_in
 from adapterstate.peft.hosts import (
     ApartHost,
+    BesideHost,
     CopyHost,
     Host,
     TokenHost,
@@ -113,9 +114,15 @@ class PeftState(AdapterState):
                 transaction.item(part.__dict__, DOOR, self._link)
             transaction.item(self.model.__dict__, LINK, self._link)
             self._write_all(transaction, flags=repair)
+            self._write_flags(transaction, self._facts, self._hosts, self._having_networks())
             transaction.commit(object())
         if reading.findings:
             warnings.warn("attach has repaired what broke rules:\n" + "\n".join(f"  {f}" for f in reading.findings), stacklevel=4)
+
+    def _having_networks(self) -> list[str]:
+        """The adapters of which PEFT may have left a part trainable, since it is beside the layers."""
+        beside = [host for host in self._hosts.values() if isinstance(host, BesideHost)]
+        return [name for name in self._facts.adapters if any(name in host.present for host in beside)]
 
     def _roots(self) -> list[nn.Module]:
         """The objects above the layers that have doors."""

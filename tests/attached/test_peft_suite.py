@@ -79,6 +79,39 @@ def test_networks_beside_the_layers_follow_their_adapter() -> None:
 
 
 @newer
+def test_an_adapter_that_was_loaded_is_frozen_whole(tmp_path: Any) -> None:
+    """PEFT loads an adapter frozen, and leaves its network beside the layers trainable; attached, it follows the rest."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shadow().save_pretrained(tmp_path)
+        model: Any = peft.PeftModel.from_pretrained(llama(), tmp_path / "one", adapter_name="one")
+    assert trains(model, "one") == {True, False}
+    state = attach(model)
+    assert (state.trainable("one"), trains(model, "one")) == (False, {False})
+    state.set_requires_grad("one")
+    assert trains(model, "one") == {True}
+
+
+@newer
+def test_embeddings_of_a_network_that_was_loaded_never_train(tmp_path: Any) -> None:
+    """Whatever is switched: PEFT keeps them frozen, and so does an attached model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        llama().save_pretrained(tmp_path)
+        model: Any = get_peft_model(llama(), peft.ShadowConfig(task_type="CAUSAL_LM", r=2, shadow_model=str(tmp_path)), adapter_name="one")
+        model.add_adapter("two", peft.ShadowConfig(task_type="CAUSAL_LM", r=2))
+    network = model.base_model.shadow_backbone["one"]
+    before = {path: parameter.requires_grad for path, parameter in network.named_parameters()}
+    assert set(before.values()) == {True, False}
+    state = attach(model)
+    model.set_adapter("two")
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    model.set_adapter("one")
+    assert {path: parameter.requires_grad for path, parameter in network.named_parameters()} == before
+    assert state.check() == ()
+
+
+@newer
 def test_check_reads_networks_beside_the_layers() -> None:
     """A parameter of such a network that was frozen past the doors is named by `check`."""
     model = shadow()
