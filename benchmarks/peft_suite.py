@@ -2,12 +2,12 @@
 
     python benchmarks/peft_suite.py [--sources DIRECTORY] [--every 6] [--results DIRECTORY] [--output FILE] [TESTS ...]
 
-Needs what PEFT's tests import: ``pip install pytest parameterized datasets diffusers sentencepiece requests``. The tests come with the source
-distribution of the installed release, which pip downloads unless `--sources` names a folder that holds it. Nothing else is downloaded: small
-models with random weights stand in for those of the hub, and what needs others, or data sets, fails on plain PEFT already.
+Needs what PEFT's tests import: ``pip install pytest parameterized datasets diffusers sentencepiece requests``. The tests come with the
+source distribution of the installed release, which pip downloads unless `--sources` names a folder that holds it. Nothing else is
+downloaded: small models with random weights stand in for those of the hub, and what needs others, or data sets, fails on plain PEFT too.
 
-Each test is run twice, plain and attached. With `--results`, how each ended is kept there, and tests whose end is known are not run again, so that
-the run may be interrupted, or be made of parts.
+Each test is run twice, plain and attached. With `--results`, how each ended is kept there, and tests whose end is known are not run again,
+so that the run may be interrupted, or be made of parts.
 """
 
 from __future__ import annotations

@@ -11,8 +11,11 @@ from torch import nn
 from adapterstate.errors import ArgumentError
 from adapterstate.machine.plan import state_of
 from adapterstate.machine.records import AdapterFacts, Context, Facts, ModuleFacts, SlotFacts
-from adapterstate.peft.hosts import BesideHost, Host, carries_peft, configs_of, hosts_of, kind_of, runs_alone, tuner_of
+from adapterstate.peft.hosts import Host, carries_peft, configs_of, hosts_of, kind_of, runs_alone, tuner_of
 from adapterstate.records import Finding
+
+LOADED = ", although it was loaded, or made, to be frozen"
+"""End of a finding that what PEFT says of `is_trainable` and `inference_mode` decides: PEFT does not freeze all of it in every case."""
 
 
 @attrs.frozen(eq=False)
@@ -28,6 +31,11 @@ class Reading:
     facts: Facts
     findings: tuple[Finding, ...]
     hosts: Mapping[str, Host]
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether PEFT's own documentation says what every flag that differs has to be."""
+        return all(finding.what.endswith(LOADED) for finding in self.findings)
 
 
 def audit(model: nn.Module) -> tuple[Finding, ...]:
@@ -150,15 +158,15 @@ def _same_everywhere(path: str, host: Host, here: tuple[str, ...]) -> Iterator[F
 
 def _trainability(name: str, config: object, hosts: Sequence[Host], in_force: bool, findings: list[Finding]) -> tuple[str, bool]:
     """Whether an adapter is trainable, and whether it accepts gradients although it is inactive."""
-    # PEFT leaves networks beside the layers trainable when it loads an adapter frozen: they follow the rest
-    own = [host for host in hosts if not isinstance(host, BesideHost)] or hosts
-    flags = [(host.path, parameter.requires_grad) for host in own for parameter in host.parameters(name)]
+    flags = [(host.path, parameter.requires_grad) for host in hosts for parameter in host.parameters(name)]
     accepting = [flag for _, flag in flags]
     if any(accepting) and not all(accepting):
-        odd = next(path for path, flag in flags if flag is not in_force)
+        frozen = getattr(config, "inference_mode", False)
+        want = in_force and not frozen
+        odd = next(path for path, flag in flags if flag is not want)
         what = f"same_everywhere: some of the parameters of {name!r} require grad, some do not"
-        findings.append(Finding(odd, what, str(in_force), f"{sum(accepting)} of {len(accepting)}"))
-        return "trainable", False
+        findings.append(Finding(odd, what + LOADED if frozen else what, str(want), f"{sum(accepting)} of {len(accepting)}"))
+        return ("frozen" if frozen else "trainable"), False
     if in_force:
         return ("trainable" if not accepting or all(accepting) else "frozen"), False
     asked = bool(accepting) and all(accepting)

@@ -27,7 +27,6 @@ from adapterstate.peft.charts import ALONE_CHARTS, PEFT_CHARTS
 from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, stands_in
 from adapterstate.peft.hosts import (
     ApartHost,
-    BesideHost,
     CopyHost,
     Host,
     TokenHost,
@@ -92,6 +91,7 @@ class PeftState(AdapterState):
         """Read what PEFT's flags say, put the doors in, and make the flags those of the state."""
         reading = read(self.model)
         stuck = [finding for finding in reading.findings if not finding.mendable]
+        repair = repair or reading.is_decided
         if reading.findings and (stuck or not repair):
             said = "\n".join(f"  {finding}" for finding in reading.findings)
             recipe = "" if stuck else " attach(model, repair=True) sets it to the nearest legal state."
@@ -113,16 +113,10 @@ class PeftState(AdapterState):
                 transaction.change_class(part, class_with_doors(plain_class(part)))
                 transaction.item(part.__dict__, DOOR, self._link)
             transaction.item(self.model.__dict__, LINK, self._link)
-            self._write_all(transaction, flags=repair)
-            self._write_flags(transaction, self._facts, self._hosts, self._having_networks())
+            self._write_all(transaction, flags=bool(reading.findings))
             transaction.commit(object())
         if reading.findings:
             warnings.warn("attach has repaired what broke rules:\n" + "\n".join(f"  {f}" for f in reading.findings), stacklevel=4)
-
-    def _having_networks(self) -> list[str]:
-        """The adapters of which PEFT may have left a part trainable, since it is beside the layers."""
-        beside = [host for host in self._hosts.values() if isinstance(host, BesideHost)]
-        return [name for name in self._facts.adapters if any(name in host.present for host in beside)]
 
     def _roots(self) -> list[nn.Module]:
         """The objects above the layers that have doors."""
@@ -406,8 +400,10 @@ class PeftState(AdapterState):
             raise
         except Exception as error:  # whatever PEFT objects with is the reason
             return texts.Objection(f"PEFT cannot merge {type(host.module).__name__}: {error}", error)
-        if safe and not all(bool(torch.isfinite(p).all()) for p in found.parameters() if p.is_floating_point()):
-            return "the merged weight would hold values that are not finite. NaNs detected in the merged weights"
+        broken = _not_finite(found) if safe else []
+        if broken:
+            what = "bias" if broken == ["bias"] else "weights"
+            return f"the merged {what} would hold values that are not finite. NaNs detected in the merged {what}"
         computed[host.path] = found
         return ""
 
@@ -592,6 +588,11 @@ class PeftState(AdapterState):
 
 
 _NOTHING: Any = object()
+
+
+def _not_finite(module: nn.Module) -> list[str]:
+    """The paths of the parameters that hold values which are not finite."""
+    return [path for path, p in module.named_parameters() if p.is_floating_point() and not bool(torch.isfinite(p).all())]
 
 
 def _parts(hosts: Iterable[Host]) -> Iterator[nn.Module]:

@@ -86,10 +86,26 @@ def test_an_adapter_that_was_loaded_is_frozen_whole(tmp_path: Any) -> None:
         shadow().save_pretrained(tmp_path)
         model: Any = peft.PeftModel.from_pretrained(llama(), tmp_path / "one", adapter_name="one")
     assert trains(model, "one") == {True, False}
-    state = attach(model)
+    assert [finding.where for finding in audit(model)] == ["base_model.shadow_backbone"]
+    with pytest.warns(UserWarning, match="to be frozen"):
+        state = attach(model)
     assert (state.trainable("one"), trains(model, "one")) == (False, {False})
     state.set_requires_grad("one")
     assert trains(model, "one") == {True}
+
+
+def test_a_part_that_loading_left_trainable_is_frozen(tmp_path: Any) -> None:
+    """Some of an adapter that was loaded frozen requires grad, whatever the reason: audit names it, attach freezes it and says so."""
+    get_peft_model(Net(), lora(use_dora=True)).save_pretrained(tmp_path)
+    model: Any = peft.PeftModel.from_pretrained(Net(), tmp_path)
+    for parameter in model.base_model.model.lin1.lora_magnitude_vector.parameters():
+        parameter.requires_grad_(True)
+    assert [finding.where for finding in audit(model)] == ["base_model.model.lin1"]
+    with pytest.warns(UserWarning, match="'default' require grad, some do not, although it was loaded"):
+        state = attach(model)
+    assert not state.trainable("default")
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert state.check() == ()
 
 
 @newer
@@ -211,6 +227,19 @@ def test_names_that_a_mixed_model_does_not_know() -> None:
     for door in (model.set_adapter, model.delete_adapter):
         with pytest.raises(ValueError, match=r"^Adapter\(s\) \['nope'\] not found, available adapters: \['e'\]"):
             door(["e", "nope"])
+
+
+@pytest.mark.parametrize(("spoilt", "said"), [("bias", "bias"), ("weight", "weights")])
+def test_a_safe_merge_says_what_would_not_be_finite(spoilt: str, said: str) -> None:
+    """The weight or the bias, in PEFT's words; nothing has changed."""
+    model: Any = get_peft_model(Net(), peft.IA3Config(target_modules=["lin0"], feedforward_modules=[]), adapter_name="e").eval()
+    with torch.no_grad():
+        getattr(model.base_model.model.lin0.base_layer, spoilt).fill_(float("inf"))
+    state = attach(model)
+    facts = state.facts
+    with pytest.raises(ValueError, match=f"NaNs detected in the merged {said}"):
+        model.merge_adapter(safe_merge=True)
+    assert state.facts is facts
 
 
 def test_rows_that_overlap_are_not_merged_one_after_the_other() -> None:
