@@ -403,7 +403,8 @@ class PeftState(AdapterState):
         broken = _not_finite(found) if safe else []
         if broken:
             what = "bias" if broken == ["bias"] else "weights"
-            return f"the merged {what} would hold values that are not finite. NaNs detected in the merged {what}"
+            one = next((name for name in merged if _not_finite(merged_base(host, shares_of(context, {name})))), ", ".join(sorted(merged)))
+            return f"the merged {what} would hold values that are not finite. {texts.NOT_FINITE.format(what, one)}"
         computed[host.path] = found
         return ""
 

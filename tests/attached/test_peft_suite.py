@@ -231,15 +231,27 @@ def test_names_that_a_mixed_model_does_not_know() -> None:
 
 @pytest.mark.parametrize(("spoilt", "said"), [("bias", "bias"), ("weight", "weights")])
 def test_a_safe_merge_says_what_would_not_be_finite(spoilt: str, said: str) -> None:
-    """The weight or the bias, in PEFT's words; nothing has changed."""
+    """The weight or the bias, and the adapter, in PEFT's words; nothing has changed."""
     model: Any = get_peft_model(Net(), peft.IA3Config(target_modules=["lin0"], feedforward_modules=[]), adapter_name="e").eval()
     with torch.no_grad():
         getattr(model.base_model.model.lin0.base_layer, spoilt).fill_(float("inf"))
     state = attach(model)
     facts = state.facts
-    with pytest.raises(ValueError, match=f"NaNs detected in the merged {said}"):
+    with pytest.raises(ValueError, match=rf"NaNs detected in the merged {said}\. The adapter e seems to be broken"):
         model.merge_adapter(safe_merge=True)
     assert state.facts is facts
+
+
+def test_a_safe_merge_says_which_adapter_is_broken() -> None:
+    """Of several, the one whose own merge is not finite."""
+    model, state = attached("ed")
+    model.add_adapter("w", lora(target_modules=["lin0"]))
+    with torch.no_grad():
+        model.base_model.model.lin0.lora_A["w"].weight.fill_(float("nan"))
+    state.set_adapter(["e", "w", "d"])
+    with pytest.raises(ValueError, match="The adapter w seems to be broken"):
+        model.merge_adapter(safe_merge=True)
+    assert state.merged_adapters == ()
 
 
 def test_rows_that_overlap_are_not_merged_one_after_the_other() -> None:
