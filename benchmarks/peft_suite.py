@@ -41,6 +41,9 @@ REASONS = {
     r"repeated_invocation": "PEFT around an attached model: the whole of an attached model is refused",
     r"osf_merge_and_unload": "expects that a merge cannot be undone; here it can",
     r"overlapping_token_indices_merging\[": "looks for words in what pytest prints of an error, which is cut off before them",
+    r"Conv2d \d OFT|Conv2d2 \d OFT": "merges OFT on a convolution, which gives something else wherever its patches overlap",
+    r"merge_layers_multi\[OFT": "merges several OFT adapters, which run one on the result of the other",
+    r"test_active_adapter.*(LNTuning|trainable_tokens)": "activates together what raises when it computes; here the switch is refused",
     r"irregular": "asks one layer for something and expects the others to stay; here a layer's methods are the model's",
     r"test_merge_adapters_large": "expects `merged_adapters` in the order of merging; here it is that of activation",
 }
