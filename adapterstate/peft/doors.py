@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from peft import PeftMixedModel, PeftModel
+from peft.tuners import AdaptionPromptModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
@@ -250,6 +251,36 @@ class TunerDoors(Doors):
         state.peft_build("inject_adapter", adapter_name, functools.partial(super().inject_adapter, model, adapter_name, *args, **kwargs))
 
 
+class SwappingDoors(Doors):
+    """Doors of what swaps adaption prompts. PEFT swaps while it builds, and puts back what was active."""
+
+    @_through
+    def add_adapter(self, state: Any, adapter_name: str, config: Any) -> None:
+        state.peft_build("add_adapter", adapter_name, functools.partial(super().add_adapter, adapter_name, config), config)
+
+    @_through
+    def set_adapter(self, state: Any, adapter_name: Any, inference_mode: bool = False) -> None:
+        if inference_mode:
+            raise ValueError("inference_mode is not supported for AdaptionPromptModel.")
+        state.peft_set_adapter(adapter_name)
+
+    @_through
+    def delete_adapter(self, state: Any, adapter_name: Any) -> None:
+        state.peft_delete_adapter(adapter_name)
+
+    @_through
+    def enable_adapter_layers(self, state: Any) -> None:
+        state.enable_adapters()
+
+    @_through
+    def disable_adapter_layers(self, state: Any) -> None:
+        state.peft_disable_adapters()
+
+    @_through
+    def _temporarily_active(self, state: Any, adapter_name: str) -> Any:
+        return state.peft_unwatched(super()._temporarily_active(adapter_name))
+
+
 class WeighingDoors(Doors):
     """The door of tuners that make an adapter of others."""
 
@@ -350,7 +381,7 @@ class StandingWrapper(_StandingIn, WrapperDoors):
         return getattr(self.__dict__[STAND_IN].module, name)
 
 
-ALL = (ModelDoors, TransformersDoors, TunerDoors, WeighingDoors, AllocatingDoors, RestoringDoors, LayerDoors, WrapperDoors)
+ALL = (ModelDoors, TransformersDoors, TunerDoors, SwappingDoors, WeighingDoors, AllocatingDoors, RestoringDoors, LayerDoors, WrapperDoors)
 
 
 def stands_in(module: nn.Module) -> bool:
@@ -376,6 +407,8 @@ def _generate(plain: type[nn.Module], standing_in: bool) -> type[nn.Module]:
     elif issubclass(plain, BaseTuner):
         weighs = (WeighingDoors,) if hasattr(plain, "add_weighted_adapter") else ()
         doors = (TunerDoors, *weighs, *((AllocatingDoors,) if hasattr(plain, "update_and_allocate") else ()))
+    elif issubclass(plain, AdaptionPromptModel):
+        doors = (SwappingDoors,)
     elif issubclass(plain, AuxiliaryTrainingWrapper):
         doors = (StandingWrapper if standing_in else WrapperDoors,)
     elif issubclass(plain, BaseTunerLayer):

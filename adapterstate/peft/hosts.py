@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import torch
 from peft import PeftMixedModel, PeftModel
+from peft.tuners import AdaptionPromptModel
 from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.lora.layer import MultiheadAttention as LoraAttention
 from peft.tuners.trainable_tokens import TrainableTokensLayer
@@ -55,15 +56,14 @@ Found by experiment, which is a test. HiRA, GLoRA, FRoD, DEFT and PEANuT add too
 """
 NOT_ADDITIVE = (("use_dora", True), ("init_weights", "bat"), ("sample_at_inference", True))
 """Options of those methods, with the value with which it is not so."""
-ALONE = frozenset(("LN_TUNING", "OSF", "SHADOW"))
+ALONE = frozenset(("ADAPTION_PROMPT", "LN_TUNING", "OSF", "SHADOW"))
 """Methods whose layers run with one adapter at a time; of several, PEFT raises, or computes only the first."""
 IN_TURN = frozenset(("C3A", "OFT"))
 """Methods of which PEFT runs several adapters one on the result of the other, and merges them as if it did not."""
 FIXED_IN_PROMPTS = {"CPTEmbedding": "embedding.weight", "CartridgeEncoder": "frozen_embedding"}
 """Prompt encoders that hold a parameter which never trains."""
 NOT_DRIVEN = {
-    "ADAPTION_PROMPT": "activates an adapter by exchanging modules of the base, which hold no state of their own",
-    "XLORA": "activates its experts anew in each forward",
+    "XLORA": "activates its experts anew in each forward, for which it switches every layer off and on again",
 }
 """Methods whose activation is no fact that a state could hold, with what it is instead."""
 _KEYED = (dict, nn.ModuleDict, nn.ParameterDict, BufferDict)
@@ -78,9 +78,15 @@ def tuner_of(model: nn.Module) -> BaseTuner | None:
     return base if isinstance(base, BaseTuner) else None
 
 
+def swapper_of(model: nn.Module) -> Any:
+    """Return what swaps adaption prompts in `model`, which is no tuner of PEFT's usual kind; None for other methods."""
+    found = model if isinstance(model, AdaptionPromptModel) else model._modules.get("base_model")
+    return found if isinstance(found, AdaptionPromptModel) else None
+
+
 def carries_peft(model: nn.Module) -> bool:
     """Whether PEFT has put anything into `model`, or wraps it."""
-    if isinstance(model, PeftModel | PeftMixedModel) or tuner_of(model) is not None:
+    if isinstance(model, PeftModel | PeftMixedModel | AdaptionPromptModel) or tuner_of(model) is not None:
         return True
     return any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in model.modules())
 
@@ -173,6 +179,14 @@ class Host:
         """The adapters that PEFT's flags call active here."""
         active = self.module.active_adapters
         return (active,) if isinstance(active, str) else tuple(active)
+
+    def said_disabled(self) -> Iterator[bool]:
+        """Whether the flags of each part call adapters disabled."""
+        return (part._disable_adapters for part in self.parts)
+
+    def swaps(self, context: Context, *, enabled: bool) -> Iterator[tuple[dict[str, Any], str, Any]]:
+        """What is held where in this state, beside PEFT's fields: mapping, key, value."""
+        return iter(())
 
     def said_active(self) -> Iterator[tuple[str, ...]]:
         """What the flags of each layer here call active, of those that are here."""
@@ -436,6 +450,63 @@ class PromptHost(ApartHost):
         yield self.active()
 
 
+class SwapHost(ApartHost):
+    """Adaption prompts: an adapter is active where its modules stand in the places of modules of the base, which they hold."""
+
+    what = "an adaption prompt"
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The adapters that have modules."""
+        return tuple(self.module._parents)
+
+    def attentions(self, name: str) -> list[Any]:
+        """The modules of adapter `name`, wherever they are kept now."""
+        cached: dict[str, list[Any]] = self.module._cached_adapters
+        return cached[name] if name in cached else [held[key] for held, key in self._seats(name)]
+
+    def _seats(self, name: str) -> list[Place]:
+        """The places in the base that adapter `name` takes."""
+        key = self.module.peft_config[name].target_modules
+        return [(parent._modules, key) for parent in self.module._parents[name]]
+
+    def places(self, name: str) -> Iterator[Place]:
+        """Where the prompts and gates of adapter `name` are held."""
+        for attention in self.attentions(name):
+            yield from ((attention._parameters, key) for key in attention._parameters)
+
+    def delete(self, name: str) -> None:
+        """Let PEFT drop the modules of adapter `name`."""
+        self.module.delete_adapter(name)
+
+    def active(self) -> tuple[str, ...]:
+        """The adapter in use."""
+        return tuple(self.module.active_adapters)
+
+    def said_active(self) -> Iterator[tuple[str, ...]]:
+        """The adapter in use."""
+        yield self.active()
+
+    def said_disabled(self) -> Iterator[bool]:
+        """Whether no adapter's modules are in place."""
+        yield not self.module._enabled
+
+    def swaps(self, context: Context, *, enabled: bool) -> Iterator[tuple[dict[str, Any], str, Any]]:
+        """Every place with the module that stands there, and what the tuner itself keeps."""
+        active = context.active[0] if context.active else None
+        kept = {name: self.attentions(name) for name in self.present}
+        for name, attentions in kept.items():
+            for (held, key), attention in zip(self._seats(name), attentions, strict=True):
+                if name != active or not enabled:
+                    yield held, key, attention.model
+        for (held, key), attention in zip(self._seats(active), kept[active], strict=True) if active is not None and enabled else ():
+            yield held, key, attention
+        cached = {name: attentions for name, attentions in kept.items() if name != active or not enabled}
+        yield self.module.__dict__, "_cached_adapters", cached
+        yield self.module.__dict__, "_active_adapter", active
+        yield self.module.__dict__, "_enabled", enabled
+
+
 @attrs.frozen(eq=False)
 class BesideHost(ApartHost):
     """Networks that a tuner keeps for each adapter beside its layers, such as the backbone that SHADOW runs in parallel.
@@ -486,6 +557,10 @@ def hosts_of(model: nn.Module) -> dict[str, Host]:
     if isinstance(model._modules.get("prompt_encoder"), nn.ModuleDict):
         found["prompt_encoder"] = PromptHost("prompt_encoder", model)
     found.update(_beside(model, tuner))
+    swapper = swapper_of(model)
+    if swapper is not None:
+        path = "" if swapper is model else "base_model"
+        found[path] = SwapHost(path, swapper)
     for path, module in model.named_modules():
         if isinstance(module, TrainableTokensWrapper):
             inside.add(id(module.token_adapter))

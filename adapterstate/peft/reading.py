@@ -138,7 +138,7 @@ def _without_overlaps(active: tuple[str, ...], slots: Mapping[str, Mapping[str, 
 
 def _enabled(hosts: Mapping[str, Host], findings: list[Finding]) -> bool:
     """Whether adapters are applied; said to be where layers disagree."""
-    flags = [(path, part._disable_adapters) for path, host in hosts.items() for part in host.parts]
+    flags = [(path, flag) for path, host in hosts.items() for flag in host.said_disabled()]
     disabled = [path for path, flag in flags if flag]
     if disabled and len(disabled) < len(flags):
         findings += [

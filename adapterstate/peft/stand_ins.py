@@ -164,7 +164,7 @@ def _twin(layer: nn.Module, base: nn.Module | None = None) -> Any:
     return twin
 
 
-def merged_base(host: Host, shares: Shares) -> nn.Module:
+def merged_base(host: Host, shares: Shares, *, safe: bool = False) -> nn.Module:
     """Return a copy of the innermost base layer into which PEFT has merged these adapters.
 
     Sums are made in at least float32 and rounded once. PEFT's own `merge` runs on a copy of the layer, which owns everything that PEFT may
@@ -173,6 +173,7 @@ def merged_base(host: Host, shares: Shares) -> nn.Module:
     Args:
         host: a tuner layer.
         shares: which of its adapters, and their weights.
+        safe: whether PEFT is to raise where a value would not be finite.
     """
     with torch.inference_mode(False), torch.no_grad():
         copies: dict[int, nn.Module] = {}
@@ -187,7 +188,7 @@ def merged_base(host: Host, shares: Shares) -> nn.Module:
             warnings.simplefilter("ignore")
             for layer in layers:
                 layer._modules["base_layer"] = found
-                layer.merge(safe_merge=False, adapter_names=[share.name for share in shares])  # type: ignore[operator]
+                layer.merge(safe_merge=safe, adapter_names=[share.name for share in shares])  # type: ignore[operator]
                 found = layer.base_layer
         made: set[int] = set()
         for twin, name, dtype in dtypes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -36,6 +38,7 @@ from adapterstate.peft.hosts import (
     hosts_of,
     rewrites_base,
     runs_alone,
+    swapper_of,
     tuner_of,
     why_not_additive,
     why_not_driven,
@@ -52,7 +55,7 @@ from adapterstate.peft.stand_ins import (
     stand_in,
     why_not_weighted,
 )
-from adapterstate.projection import requires_grad, shares_of
+from adapterstate.projection import Shares, requires_grad, shares_of
 from adapterstate.records import Finding
 from adapterstate.state import AdapterState, Names, Prepared, exclusive, refuse_strange_policy
 from adapterstate.unloading import write_values
@@ -120,7 +123,7 @@ class PeftState(AdapterState):
 
     def _roots(self) -> list[nn.Module]:
         """The objects above the layers that have doors."""
-        tuner = tuner_of(self.model)
+        tuner = tuner_of(self.model) or swapper_of(self.model)
         return [self.model] if tuner is None or tuner is self.model else [self.model, tuner]
 
     def _put_doors(self, transaction: Transaction, hosts: Mapping[str, Host]) -> None:
@@ -276,6 +279,12 @@ class PeftState(AdapterState):
         """Whether there is a prompt that must be left out now."""
         return "prompt_encoder" in self._hosts and not (self._facts.enabled and self._facts.active)
 
+    @contextlib.contextmanager
+    def peft_unwatched(self, context: AbstractContextManager[None]) -> Iterator[None]:
+        """A context in which PEFT switches for itself, and puts back what it has switched."""
+        with _unwatched(self._link), context:
+            yield
+
     def peft_rebuild(self, layer: nn.Module) -> None:
         """Build what computes in place of `layer` anew, after its tensors have moved."""
         for path, host in self._hosts.items():
@@ -296,12 +305,12 @@ class PeftState(AdapterState):
             Exception: whatever PEFT raises; everything that it had written is put back.
         """
         refuse_strange_policy("add_adapter", on_overlap)
-        given = (name, config) if tuner_of(self.model) is not None or "prompt_encoder" in self._hosts else (config, name)
+        given = (name, config) if tuner_of(self.model) or swapper_of(self.model) or "prompt_encoder" in self._hosts else (config, name)
         self._build("add_adapter", name, partial(self.model.add_adapter, *given), config, on_overlap=on_overlap)  # type: ignore[arg-type,operator,misc]
 
     def _plain(self) -> nn.Module:
         """The model below PEFT's objects."""
-        tuner = tuner_of(self.model)
+        tuner: Any = tuner_of(self.model) or swapper_of(self.model)
         if tuner is not None:
             model: nn.Module = tuner.model
             return model
@@ -400,11 +409,8 @@ class PeftState(AdapterState):
             raise
         except Exception as error:  # whatever PEFT objects with is the reason
             return texts.Objection(f"PEFT cannot merge {type(host.module).__name__}: {error}", error)
-        broken = _not_finite(found) if safe else []
-        if broken:
-            what = "bias" if broken == ["bias"] else "weights"
-            one = next((name for name in merged if _not_finite(merged_base(host, shares_of(context, {name})))), ", ".join(sorted(merged)))
-            return f"the merged {what} would hold values that are not finite. {texts.NOT_FINITE.format(what, one)}"
+        if safe and not all(bool(torch.isfinite(p).all()) for p in found.parameters() if p.is_floating_point()):
+            return f"the merged weight would hold values that are not finite. {_safe_objection(host, shares_of(context, merged))}"
         computed[host.path] = found
         return ""
 
@@ -463,6 +469,8 @@ class PeftState(AdapterState):
             for name, child in parent._modules.items():
                 if id(child) in below and id(parent) not in below:
                     transaction.item(parent._modules, name, below[id(child)])
+        for host in self._hosts.values():
+            self._swap(transaction, host, Context({}, ()), enabled=True)
         transaction.drop(plain.__dict__, "peft_config")
         self._take_doors(transaction)
         transaction.attribute(self, "_modules", {})
@@ -523,6 +531,7 @@ class PeftState(AdapterState):
     def _write_host(self, transaction: Transaction, host: Host, facts: Facts, merged: nn.Module | None = None) -> None:
         """Collect the fields of one layer, and what computes in its place; `merged` is its base with what is merged, if that is known."""
         if isinstance(host, ApartHost):
+            self._swap(transaction, host, facts.context_of(host.path), enabled=facts.enabled)
             return
         self._write_fields(transaction, host, facts)
         layer: nn.Module = host.module
@@ -538,6 +547,13 @@ class PeftState(AdapterState):
             if stands_in(inner):
                 transaction.drop(inner.__dict__, STAND_IN)
                 transaction.change_class(inner, class_with_doors(plain_class(inner)))
+
+    def _swap(self, transaction: Transaction, host: Host, context: Context, *, enabled: bool) -> None:
+        """Collect what is held where; of several values for one place, the last counts."""
+        wanted = {(id(held), key): (held, key, value) for held, key, value in host.swaps(context, enabled=enabled)}
+        for held, key, value in wanted.values():
+            if held.get(key, _NOTHING) is not value:
+                transaction.item(held, key, value)
 
     def _write_flags(self, transaction: Transaction, facts: Facts, hosts: Mapping[str, Host], names: Iterable[str]) -> None:
         """Collect `requires_grad` of these adapters' parameters."""
@@ -564,6 +580,11 @@ class PeftState(AdapterState):
         here = dict(self.model.named_modules(remove_duplicate=False))
         for path, host in self._hosts.items():
             if isinstance(host, ApartHost):
+                wanted = {
+                    (id(held), key): (held, key, value) for held, key, value in host.swaps(facts.context_of(path), enabled=facts.enabled)
+                }
+                if any(held.get(key) != value for held, key, value in wanted.values()):
+                    yield Finding(path, "modules in place", str(list(facts.active)), "others")
                 continue
             if here.get(path) is not host.module:
                 found = type(here[path]).__name__ if path in here else "nothing"
@@ -591,9 +612,23 @@ class PeftState(AdapterState):
 _NOTHING: Any = object()
 
 
-def _not_finite(module: nn.Module) -> list[str]:
-    """The paths of the parameters that hold values which are not finite."""
-    return [path for path, p in module.named_parameters() if p.is_floating_point() and not bool(torch.isfinite(p).all())]
+def _safe_objection(host: Host, shares: Shares) -> str:
+    """What PEFT's own safe merge says of these adapters: the first that is broken, and in what."""
+    try:
+        merged_base(host, shares, safe=True)
+    except ValueError as error:
+        return str(error)
+    return texts.NOT_FINITE
+
+
+@contextlib.contextmanager
+def _unwatched(link: Link) -> Iterator[None]:
+    """Let PEFT past the doors, in this thread."""
+    before, link.builder = link.builder, threading.get_ident()
+    try:
+        yield
+    finally:
+        link.builder = before
 
 
 def _parts(hosts: Iterable[Host]) -> Iterator[nn.Module]:

@@ -17,7 +17,7 @@ NOTHING_TO_UNMERGE = "Already unmerged. Nothing to do."
 ALL_MERGED = "All adapters are already merged, nothing to do."
 
 
-NOT_FINITE = "NaNs detected in the merged {}. The adapter {} seems to be broken"
+NOT_FINITE = "NaNs detected in the merged weights"
 OVERLAPPING_ROWS = "Token indices of adapter {} are already defined and would result in undefined merging behavior."
 SHADOW_ALONE = "ShadowPEFT requires exactly one active adapter, but got {} adapters."
 

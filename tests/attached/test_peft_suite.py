@@ -242,6 +242,20 @@ def test_a_safe_merge_says_what_would_not_be_finite(spoilt: str, said: str) -> N
     assert state.facts is facts
 
 
+def test_a_safe_merge_of_a_method_that_changes_the_bias() -> None:
+    """BEFT speaks of weights where its bias is not finite; so does the refusal."""
+    if not hasattr(peft, "BeftConfig"):
+        pytest.skip("this PEFT has no BEFT")
+    model: Any = get_peft_model(Net(), peft.BeftConfig(target_modules=["lin0"]), adapter_name="one").eval()
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            if "one" in path.split("."):
+                parameter.fill_(float("nan"))
+    attach(model)
+    with pytest.raises(ValueError, match=r"NaNs detected in the merged weights\. The adapter one seems to be broken"):
+        model.merge_adapter(safe_merge=True)
+
+
 def test_a_safe_merge_says_which_adapter_is_broken() -> None:
     """Of several, the one whose own merge is not finite."""
     model, state = attached("ed")
