@@ -67,6 +67,16 @@ function rowsTaken(book, charts, moves) {
   }));
 }
 
+/** Mark in diagrams, whose identifiers begin with `prefix`, the states that something is in, and the arrows that were just taken. */
+function light(prefix, charts, view, moves) {
+  document.querySelectorAll(`[id^="${prefix}"]`).forEach((one) => one.classList.remove("lit", "taken"));
+  const mark = (id, kind) => document.getElementById(prefix + id)?.classList.add(kind);
+  const lit = view === null ? {} : { activation: view.rows.map((row) => row[0]), enablement: [view.enablement],
+    trainability: view.adapters.map((one) => one[1]) };
+  for (const chart of charts) for (const one of lit[chart.name] ?? []) mark(chart.states[one], "lit");
+  for (const { chart, row, before } of moves) mark(charts[chart].rows[row].arrows[before], "taken");
+}
+
 const chip = (state) => make("span", { class: `chip s-${state}` }, state);
 
 const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;

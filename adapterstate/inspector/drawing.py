@@ -16,6 +16,8 @@ NO_GRAPHVIZ = "Graphviz was not installed where this page was written, so the ch
 
 SIMULATED = "sim-"
 """Begins the identifiers of the diagrams in which the simulator lights states."""
+PAST = "past-"
+"""Begins those of the diagrams in which the time line does."""
 
 
 def charts_html(charts: Charts, lit: Mapping[str, Mapping[str, str]]) -> str:
@@ -39,9 +41,9 @@ def charts_html(charts: Charts, lit: Mapping[str, Mapping[str, str]]) -> str:
     return "\n".join(parts)
 
 
-def plain_charts_html(charts: Charts) -> str:
-    """The charts with nothing lit, for the simulator; empty without Graphviz."""
-    return "\n".join(_figure(chart, {}, SIMULATED, "The simulator lights its states.") for chart in charts) if has_graphviz() else ""
+def plain_charts_html(charts: Charts, prefix: str, who: str) -> str:
+    """The charts with nothing lit, for the part of the page that lights them; empty without Graphviz."""
+    return "\n".join(_figure(chart, {}, prefix, f"{who} lights its states.") for chart in charts) if has_graphviz() else ""
 
 
 def charts_data(charts: Charts) -> list[Data]:
@@ -78,7 +80,7 @@ def _arrows(chart: Chart) -> list[dict[str, str]]:
 
 
 def _figure(chart: Chart, lit: Mapping[str, str], prefix: str, said: str) -> str:
-    """One diagram in a frame that scrolls. Its identifiers get a prefix: each chart is drawn twice in a page."""
+    """One diagram in a frame that scrolls. Its identifiers get a prefix: each chart is drawn several times in a page."""
     drawn = svg(chart_picture(chart, lit=lit), description=said)
     drawn = re.sub(r'<g id="(?:a_)?(?:graph|node|edge|clust)\d+"', "<g", drawn)  # Graphviz numbers what has no name, in each diagram alike
     drawn = re.sub(r' id="', f' id="{prefix}', drawn)

@@ -12,7 +12,7 @@ from adapterstate.diagrams.palette import LOOKS, TEXT
 from adapterstate.errors import AdapterStateError
 from adapterstate.explore import SIMULATOR, World
 from adapterstate.inspector.book import Book, Data
-from adapterstate.inspector.drawing import charts_data, charts_html, plain_charts_html
+from adapterstate.inspector.drawing import PAST, SIMULATED, charts_data, charts_html, plain_charts_html
 from adapterstate.inspector.history import history_of
 from adapterstate.inspector.questions import answers
 from adapterstate.inspector.simulation import simulation
@@ -57,7 +57,8 @@ def page(state: AdapterState, *, world: World = SIMULATOR) -> str:
             "style": _looks() + _read("page.css"),
             "grid": grid_html(status),
             "charts": charts_html(charts, present_states(status)),
-            "simulated_charts": plain_charts_html(model_charts),
+            "past_charts": plain_charts_html(charts, PAST, "The time line") if history["entries"] else "",
+            "simulated_charts": plain_charts_html(model_charts, SIMULATED, "The simulator"),
             "data": _json(data),
             "script": "\n".join(_read(script) for script in SCRIPTS),
         },

@@ -68,7 +68,7 @@
     past.replaceChildren(...log.map((one) => make("li", {}, make("code", {}, one.text), one.outcome === "moves" ? "" : ` ${MARKS[one.outcome]}`)));
     past.scrollTop = past.scrollHeight;
     offer();
-    light(view, last && last.outcome !== "refused" ? graph.moves[last.edge[2]] : []);
+    light("sim-", charts, view, last && last.outcome !== "refused" ? graph.moves[last.edge[2]] : []);
   }
 
   /** The buttons of this state. Who pressed one stays on it, or on its neighbour where it is gone. */
@@ -85,16 +85,6 @@
     if (!focused) return;
     const all = [...menu.querySelectorAll("button")];
     (all.find((one) => one.dataset.event === focused.event) ?? all.find((one) => one.dataset.group === focused.group) ?? all[0])?.focus();
-  }
-
-  /** Mark in the diagrams the states that something is in, and the arrows that were just taken. */
-  function light(view, moves) {
-    const root = document.getElementById("simulator-charts");
-    root.querySelectorAll(".lit, .taken").forEach((one) => one.classList.remove("lit", "taken"));
-    const lit = { activation: view.rows.map((row) => row[0]), enablement: [view.enablement], trainability: view.adapters.map((one) => one[1]) };
-    const mark = (id, kind) => document.getElementById(`sim-${id}`)?.classList.add(kind);
-    for (const chart of charts) for (const one of lit[chart.name]) mark(chart.states[one], "lit");
-    for (const { chart, row, before } of moves) mark(charts[chart].rows[row].arrows[before], "taken");
   }
 
   const keys = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 };

@@ -44,6 +44,7 @@ if (data.history.entries.length) {
       view ? grid(data, view) : make("p", { class: "note" }, "What was the case after this event is not known."),
       ...(step.start || step.changed === null ? [] : [make("h3", {}, "Modules changed"), modules(data, step.changed)]),
       ...(step.moves === null ? [] : [make("h3", {}, "Rows taken"), rowsTaken(data, data.charts, step.moves)]));
+    light("past-", data.charts, view, step.moves ?? []);
   }
 
   const keys = { ArrowLeft: () => at - 1, ArrowUp: () => at - 1, ArrowRight: () => at + 1, ArrowDown: () => at + 1, Home: () => 0,

@@ -9,6 +9,7 @@ from torch import nn
 
 import adapterstate
 from adapterstate import LoraConfig
+from adapterstate.diagrams.dot import anchor
 from adapterstate.inspector import page
 from adapterstate.inspector.example import example
 
@@ -58,6 +59,36 @@ def test_by_keyboard_alone(browser: Browser) -> None:
     assert browser.text("#sim-log") == ""
     assert browser.focused().get_attribute("data-group") == "add_adapter"
     assert browser.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_the_time_line_lights_the_charts(browser: Browser) -> None:
+    """At each event the diagrams light the states that something is in after it; the arrows that it took are red, and no others."""
+    state = small()
+    seen = [state.facts]
+    end = state.subscribe(lambda _: seen.append(state.facts))
+    for event, *arguments in (("set_adapter", "chemist"), ("disable_adapters",), ("set_requires_grad", "poet", False), ("merge_adapter",)):
+        getattr(state, event)(*arguments)
+    end()
+    browser.open(page(state))
+    read = (
+        """return ["lit", "taken"].map((kind) => [...document.querySelectorAll(`#history-charts .${kind}`)].map((one) => one.id).sort());"""
+    )
+    taken = {
+        0: set(),  # layer 2 to 5 have no chemist; the others stay active
+        1: {("activation", "active", "inactive")},
+        2: {("enablement", "enabled", "disabled")},
+        3: {("trainability", "trainable", "frozen")},
+        4: {("activation", "active", "merged")},
+    }
+    for back, facts in enumerate(reversed(seen)):
+        lit, arrows = browser.run(read)
+        expected = {("activation", one.activation) for one in facts.modules.values()} | {("enablement", facts.enablement)}
+        expected |= {("trainability", one.trainability) for one in facts.adapters.values()}
+        assert lit == sorted(f"past-{anchor(*one)}" for one in expected)
+        titles = {browser.text(f"#{arrow} title") for arrow in arrows}
+        if at := len(seen) - 1 - back:
+            assert titles == {f"{chart}.{before}->{chart}.{after}" for chart, before, after in taken[at]}
+        browser.one("[aria-label='Previous event']").send_keys(ENTER)
 
 
 def test_the_focus_is_not_lost(browser: Browser) -> None:

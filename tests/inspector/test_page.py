@@ -133,22 +133,23 @@ def test_findings() -> None:
 
 
 @GRAPHVIZ
-def test_charts_are_drawn_with_what_is_the_case() -> None:
-    """Each chart is drawn twice, lit and for the simulator; every identifier is there once, and every arrow is where the data say."""
+@pytest.mark.parametrize("prefix", ["sim", "past"])
+def test_charts_are_drawn_with_what_is_the_case(prefix: str) -> None:
+    """Each chart is drawn as it is now, for the time line and for the simulator; identifiers are there once, arrows where the data say."""
     text = page(small())
     ids = [str(attributes["id"]) for _, attributes in Tags(text).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert text.count("<svg") == 6
+    assert text.count("<svg") == 9
     assert "now: 7 modules" in text
     for chart, data in zip(CHARTS, charts_data(CHARTS), strict=True):
-        assert {f"sim-{name}" for name in data["states"].values()} <= set(ids)
+        assert {f"{prefix}-{name}" for name in data["states"].values()} <= set(ids)
         for row, words in zip(chart.rows, data["rows"], strict=True):
             for source, arrow in words["arrows"].items():
-                drawn = text[text.index(f'id="sim-{arrow}"') :]
+                drawn = text[text.index(f'id="{prefix}-{arrow}"') :]
                 title = drawn[drawn.index("<title>") + 7 : drawn.index("</title>")]
                 assert title.replace("&#45;&gt;", "->") == f"{chart.name}.{source}->{chart.name}.{row.leads_to(source)}"
     arrows = {arrow for data in charts_data(CHARTS) for row in data["rows"] for arrow in row["arrows"].values()}
-    assert {name.removeprefix("sim-") for name in ids if name.startswith("sim-") and "_arrow_" in name} == arrows
+    assert {name.removeprefix(f"{prefix}-") for name in ids if name.startswith(f"{prefix}-") and "_arrow_" in name} == arrows
 
 
 def test_without_graphviz(monkeypatch: pytest.MonkeyPatch) -> None:
