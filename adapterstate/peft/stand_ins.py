@@ -56,8 +56,13 @@ class StandIn:
 
 
 def needs_stand_in(host: Host, context: Context, *, enabled: bool) -> bool:
+    """Whether something else than PEFT's own forward is to compute; PEFT's attention would write into the base."""
+    return isinstance(host, AttentionHost) or beyond_peft(host, context, enabled=enabled)
+
+
+def beyond_peft(host: Host, context: Context, *, enabled: bool) -> bool:
     """Whether PEFT's own forward cannot compute what a host is to compute."""
-    if context.merged or isinstance(host, AttentionHost):  # PEFT's attention would write into the base
+    if context.merged:
         return True
     view = view_of(context, enabled=enabled)
     if any(share.weight != 1 for share in view.live + view.replacing):

@@ -47,6 +47,7 @@ from adapterstate.peft.hosts import (
 from adapterstate.peft.reading import read, slots_of
 from adapterstate.peft.stand_ins import (
     StandIn,
+    beyond_peft,
     changed_values,
     combined_values,
     merged_base,
@@ -116,7 +117,7 @@ class PeftState(AdapterState):
                 transaction.change_class(part, class_with_doors(plain_class(part)))
                 transaction.item(part.__dict__, DOOR, self._link)
             transaction.item(self.model.__dict__, LINK, self._link)
-            self._write_all(transaction, flags=bool(reading.findings))
+            self._write_all(transaction)
             transaction.commit(object())
         if reading.findings:
             warnings.warn("attach has repaired what broke rules:\n" + "\n".join(f"  {f}" for f in reading.findings), stacklevel=4)
@@ -151,14 +152,18 @@ class PeftState(AdapterState):
             AttachError: something is in force that PEFT cannot express: adapters merged, weighted or combined by a policy, or disabled by a
                 context. Nothing has changed.
         """
-        if self._facts.merged or any(stands_in(host.module) for host in self._hosts.values()):
+        facts = self._facts
+        if any(beyond_peft(host, facts.context_of(path), enabled=True) for path, host in self._hosts.items()):
             what = f"{list(self._facts.merged)} are merged" if self._facts.merged else "weights or a policy are in force"
             raise errors.AttachError(f"detach is refused while {what}, which PEFT cannot express; nothing has changed. Undo that first.")
         if self._facts.disabled_by_contexts:
             raise errors.AttachError("detach is refused inside disable_adapter(); nothing has changed. Leave the context first.")
         with Transaction(deque()) as transaction:
             self._take_doors(transaction)
+            for name, value in (("_facts", Facts()), ("_modules", {}), ("_hosts", {})):
+                transaction.attribute(self, name, value)
             transaction.commit(object())
+        self._memory.forget()
 
     def _take_doors(self, transaction: Transaction) -> None:
         for part in [*self._roots(), *_parts(self._hosts.values())]:
@@ -511,15 +516,14 @@ class PeftState(AdapterState):
         self._write_roots(transaction, after)
 
     def _collect_all(self, transaction: Transaction) -> None:
-        self._write_all(transaction, flags=True)
+        self._write_all(transaction)
 
-    def _write_all(self, transaction: Transaction, *, flags: bool) -> None:
-        """Collect the whole projection again."""
+    def _write_all(self, transaction: Transaction) -> None:
+        """Collect the whole projection."""
         facts = self._facts
         for host in self._hosts.values():
             self._write_host(transaction, host, facts)
-        if flags:
-            self._write_flags(transaction, facts, self._hosts, facts.adapters)
+        self._write_flags(transaction, facts, self._hosts, facts.adapters)
         self._write_roots(transaction, facts)
 
     def _write_fields(self, transaction: Transaction, host: Host, facts: Facts) -> None:

@@ -29,15 +29,23 @@ def test_a_fresh_model_keeps_its_state_and_output() -> None:
     """Attaching changes no flag, no value and no output."""
     model = healthy_model()
     before = model(X).detach()
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    accepting = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     state = attach(model)
     assert torch.equal(model(X), before)
-    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == accepting
     assert (state.adapters, state.active_adapters, state.enabled) == (("e", "b"), ("e",), True)
     assert state.check() == ()
     assert attach(model) is state
     assert type(model).__name__ == "PeftModel"
     assert isinstance(model, peft.PeftModel)
+
+
+def test_flags_follow_what_attach_is_told() -> None:
+    """With ``grad_follows="trainability"`` an inactive adapter of a PEFT model accepts gradients as soon as the model is attached."""
+    model = healthy_model("ed")
+    state = attach(model, grad_follows="trainability")
+    assert state.check() == ()
+    assert all(parameter.requires_grad for name, parameter in model.named_parameters() if ".d." in name)
 
 
 @pytest.mark.parametrize("door", ["model", "tuner", "layer", "wrapper", "token wrapper", "state", "every layer"])
@@ -302,41 +310,85 @@ def test_detaching_gives_back_the_untouched_model() -> None:
     assert [(name, type(module)) for name, module in model.named_modules()] == types
     assert [key for module in model.modules() for key in module.__dict__ if "adapterstate" in key] == []
     model.set_adapter("b")
-    assert state.active_adapters == ("e",)
+    assert state.adapters == ()
     again = attach(model)
     assert again is not state
     assert again.active_adapters == ("b",)
 
 
-@pytest.mark.parametrize("again", [True, False])
-def test_a_detached_state_does_nothing_more(again: bool) -> None:
-    """What is asked of a state after `detach` is refused, and neither PEFT's flags nor the next state's are touched."""
-    model, old = attached("ed")
-    old.set_adapter("e")
-    old.detach()
-    new = attach(model) if again else None
-    model.set_adapter("d")
-    before = flags(model)
-    for ask in (
+@pytest.mark.parametrize("way", ["detach", "unload", "merge_and_unload"])
+def test_a_state_that_has_let_go_drives_nothing(way: str) -> None:
+    """After `detach` and `unload` every event of the old state is refused: the model may be driven by another one by then."""
+    model, old = attached()
+    for _ in range(3):  # what is done from memory, too
+        for name in "be":
+            old.set_adapter(name)
+    plain = getattr(old, way)()
+    if way == "detach":
+        plain, again = model, attach(model)
+    before = flags(model), plain(X).detach()
+    events: list[Any] = [
+        lambda: old.set_adapter("b"),
         lambda: old.set_adapter([]),
+        lambda: old.add_adapter("c", lora(**CONFIGS["c"])),
         lambda: old.merge_adapter(),
-        lambda: old.delete_adapter("e"),
-        lambda: old.set_requires_grad("d", False),
+        lambda: old.disable_adapters(),
         lambda: old.disable_adapter().__enter__(),
-        lambda: old.repair(),
-        lambda: old.unload(),
         lambda: old.detach(),
+        lambda: old.unload(),
+        lambda: old.repair(),
         lambda: old.explain("set_adapter", "e"),
         lambda: old.status(),
         lambda: old.check(),
-    ):
-        with pytest.raises(AttachError, match=r"was detached from its PeftModel; nothing has changed"):
-            ask()
-    assert differences(before, flags(model)) == []
-    if new is not None:
-        model.base_model.set_adapter("e")
-        assert new.active_adapters == ("e",)
-        assert new.check() == ()
+    ]
+    for event in events:
+        with pytest.raises(AttachError, match=r"attach\(model\).*nothing has changed|nothing has changed.*attach\(model\)"):
+            event()
+    assert differences(before[0], flags(model)) == []
+    assert torch.equal(plain(X), before[1])
+    assert (old.adapters, old.enabled) == ((), True)
+    if way == "detach":
+        assert (again.active_adapters, again.check()) == (("e",), ())
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (lambda state: state.set_adapter("e", weights=[0.5]), "weights or a policy"),
+        (lambda state: state.set_adapter(["e", "b"], on_overlap="sum"), "weights or a policy"),
+        (lambda state: state.merge_adapter(), "are merged"),
+        (lambda state: state.disable_adapter().__enter__(), "inside disable_adapter"),
+    ],
+    ids=["weight", "policy", "merge", "context"],
+)
+@pytest.mark.parametrize("disabled", [False, True])
+def test_detaching_loses_nothing_silently(act: Any, reason: str, disabled: bool) -> None:
+    """What PEFT cannot express is named and kept, also while nothing of it computes, because the adapters are disabled."""
+    model, state = attached()
+    act(state)
+    if disabled:
+        state.disable_adapters()
+    before = look(model, state)
+    with pytest.raises(AttachError, match=f"{reason}.*nothing has changed"):
+        state.detach()
+    assert differences(before, look(model, state)) == []
+    assert attach(model) is state
+
+
+def test_detaching_attention() -> None:
+    """LoRA on attention, which PEFT computes by writing into the base, is given back too, with nothing of this package left in it."""
+    torch.manual_seed(0)
+    model = get_peft_model(torch.nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), lora(target_modules=["self_attn"])).eval()
+    inputs = torch.randn(2, 3, 8)
+    output = model(inputs)
+    state = attach(model)
+    state.set_adapter("default", weights=[0.5])
+    with pytest.raises(AttachError, match="weights"):
+        state.detach()
+    state.set_adapter("default")
+    state.detach()
+    assert [key for module in model.modules() for key in module.__dict__ if "adapterstate" in key] == []
+    assert torch.equal(model(inputs), output)
 
 
 def test_exchanged_parameters_get_their_flags() -> None:
