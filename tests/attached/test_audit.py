@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import adapterstate
 from adapterstate import ArgumentError, AttachError, attach
 from adapterstate.peft import audit
 
-from .models import CONFIGS, X, attached, differences, flags, healthy_model, lora
+from .models import Net, X, attached, differences, flags, healthy_model, lora
 
 
 def half_switched(model: Any) -> None:
@@ -129,6 +130,70 @@ def test_check_and_repair_after_foreign_writes() -> None:
     assert adapterstate.attach(model) is state
 
 
+def test_weights_of_an_unknown_adapter_cannot_be_repaired() -> None:
+    """What no config speaks of is named, and attach refuses it, with repair=True too: it does not know what to make of it."""
+    model = healthy_model()
+    del model.peft_config["b"]
+    found = [finding for finding in audit(model) if finding.what.startswith("leave_no_trace")]
+    assert {finding.where for finding in found} == {f"base_model.model.{name}" for name in ("emb", "lin1", "lin2", "head1", "head2")}
+    before = flags(model)
+    for repair in (False, True):
+        with pytest.raises(AttachError, match="leave_no_trace") as refused:
+            attach(model, repair=repair)
+        assert "repair=True" not in str(refused.value)
+    assert differences(before, flags(model)) == []
+
+
+def test_a_failed_repair_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When PEFT fails to unmerge one layer, those that were unmerged before it are merged again, bit for bit."""
+    model = healthy_model()
+    model.merge_adapter()
+    before, values = flags(model), {key: value.clone() for key, value in model.state_dict().items()}
+
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.base_model.model.head1, "unmerge", fail, raising=False)
+        patch.setattr(model.base_model.model.lin1, "unmerge", fail)
+        with pytest.raises(RuntimeError, match="no"):
+            attach(model, repair=True)
+    assert differences(before, flags(model)) == []
+    assert all(torch.equal(value, values[key]) for key, value in model.state_dict().items())
+
+
+def test_what_check_finds_in_layers() -> None:
+    """A layer that was exchanged or has lost an adapter is named and cannot be mended; one that no longer computes as it should can."""
+    model, state = attached("ebd")
+    state.set_adapter("d", weights=[0.5])
+    expected = model(X).detach()
+    model.base_model.model.lin2.__class__ = type(model.base_model.model.lin0)
+    assert {finding.where for finding in state.check()} == {"base_model.model.lin2"}
+    state.repair()
+    assert state.check() == ()
+    assert torch.equal(model(X), expected)
+    kept = model.base_model.model.lin0
+    model.base_model.model.lin0 = nn.Linear(8, 8)
+    found = state.check()
+    model.base_model.model.lin0 = kept
+    for name in (*kept.adapter_layer_names, *kept.other_param_names):
+        if "e" in getattr(kept, name):
+            del getattr(kept, name)["e"]
+    for now in (found, state.check()):
+        assert [(finding.where, finding.mendable) for finding in now] == [("base_model.model.lin0", False)]
+    with pytest.raises(AttachError, match=r"base_model\.model\.lin0.*nothing has changed"):
+        state.repair()
+
+
+def test_a_copy_that_has_lost_a_layer_is_refused() -> None:
+    """Attaching a copy names the adapters' places that are gone."""
+    model, _ = attached()
+    other = copy.deepcopy(model)
+    other.base_model.model.lin0 = nn.Linear(8, 8)
+    with pytest.raises(AttachError, match=r"lost the adapters at \['base_model.model.lin0'\]; nothing has changed"):
+        attach(other)
+
+
 def test_a_part_of_an_attached_model_is_refused() -> None:
     """Only the whole is attached."""
     model, _ = attached()
@@ -141,13 +206,11 @@ def test_a_part_of_an_attached_model_is_refused() -> None:
 def test_mixed_models() -> None:
     """LoRA and LoHa on one model, stacked on one layer: switching, several at once, deleting several, unloading."""
     torch.manual_seed(0)
-    from .models import Net
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model: Any = peft.get_peft_model(Net(), lora(), adapter_name="e", mixed=True).eval()
         model.add_adapter("b", peft.LoHaConfig(target_modules=["lin0", "lin2"], r=2, init_weights=False))
-    twin = __import__("copy").deepcopy(model)
+    twin = copy.deepcopy(model)
     state = attach(model)
     assert state.active_adapters == ("e",)
     for names in (["b"], ["e", "b"], ["e"]):
@@ -155,10 +218,14 @@ def test_mixed_models() -> None:
         twin.set_adapter(names)
         assert state.active_adapters == tuple(names)
         assert torch.equal(model(X), twin(X))
+    empty = copy.deepcopy(model)
+    empty.delete_adapter(["e", "b"])
+    assert attach(empty).adapters == ()
+    torch.manual_seed(0)
+    assert torch.equal(empty(X), Net()(X))
     model.set_adapter(["e", "b"])
     twin.set_adapter(["e", "b"])
     torch.testing.assert_close(model.merge_and_unload()(X), twin.merge_and_unload()(X))
-    assert CONFIGS
 
 
 def test_the_command_line(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:

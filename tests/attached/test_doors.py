@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -9,6 +10,7 @@ import peft
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from adapterstate import AdapterOverlapError, AttachError, attach
 
@@ -70,6 +72,87 @@ def test_every_way_to_switch(door: str) -> None:
     assert model.active_adapter == "b"
     assert model.active_adapters == ["b"]
     assert torch.equal(model(X), plain(X))
+
+
+def inner(model: Any) -> Any:
+    """The model below PEFT's objects."""
+    return model.base_model.model
+
+
+ALIKE: dict[str, tuple[Any, Any]] = {
+    "freeze model": (lambda m: m.set_requires_grad("e", False), lambda s: s.set_requires_grad("e", False)),
+    "freeze tuner": (lambda m: m.base_model.set_requires_grad("e", False), lambda s: s.set_requires_grad("e", False)),
+    "freeze layer": (lambda m: inner(m).lin0.set_requires_grad("e", False), lambda s: s.set_requires_grad("e", False)),
+    "freeze wrapper": (lambda m: inner(m).head1.set_requires_grad("e", False), lambda s: s.set_requires_grad("e", False)),
+    "delete several": (lambda m: inner(m).lin1.delete_adapter(["b", "d"]), lambda s: (s.delete_adapter("b"), s.delete_adapter("d"))),
+    "delete tuner": (lambda m: m.base_model.delete_adapter("b"), lambda s: s.delete_adapter("b")),
+    "delete layer": (lambda m: inner(m).lin1.delete_adapter("b"), lambda s: s.delete_adapter("b")),
+    "delete wrapper": (lambda m: inner(m).head1.delete_adapter("b", None), lambda s: s.delete_adapter("b")),
+    "delete rows": (lambda m: inner(m).emb.delete_adapter("b", None), lambda s: s.delete_adapter("b")),
+    "disable tuner": (lambda m: m.base_model.disable_adapter_layers(), lambda s: s.disable_adapters()),
+    "disable layer": (lambda m: inner(m).lin0.enable_adapters(False), lambda s: s.disable_adapters()),
+    "disable wrapper": (lambda m: inner(m).head1.enable_adapters(False), lambda s: s.disable_adapters()),
+    "merge tuner": (lambda m: m.base_model.merge_adapter(["d"]), lambda s: s.merge_adapter("d")),
+    "merge layer": (lambda m: inner(m).lin0.merge(adapter_names=["d"]), lambda s: s.merge_adapter("d")),
+    "unmerge layer": (lambda m: (m.merge_adapter(), inner(m).lin0.unmerge()), lambda s: (s.merge_adapter(), s.unmerge_adapter())),
+    "frozen switch tuner": (
+        lambda m: m.base_model.set_adapter("b", inference_mode=True),
+        lambda s: (s.set_adapter("b"), s.set_requires_grad("b", False)),
+    ),
+    "frozen switch layer": (
+        lambda m: inner(m).lin0.set_adapter("b", inference_mode=True),
+        lambda s: (s.set_adapter("b"), s.set_requires_grad("b", False)),
+    ),
+}
+"""What PEFT's objects are asked, and what the state is asked for the same."""
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_every_other_way_in(case: str) -> None:
+    """Freezing, deleting, disabling and merging reach every module, whichever of PEFT's objects is asked."""
+    through, at = ALIKE[case]
+    (model, state), (other, asked) = attached("ebd"), attached("ebd")
+    for each in (state, asked):
+        each.set_adapter(["e", "d"])
+    before = state.snapshot()
+    through(model)
+    at(asked)
+    assert state.snapshot() == asked.snapshot()
+    assert (state.snapshot() == before) is (case == "unmerge layer")
+    assert state.check() == ()
+    assert torch.equal(model(X), other(X))
+    assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in other.parameters()]
+
+
+def test_disabled_layers_are_enabled_by_any_of_them() -> None:
+    """`enable_adapters(True)` of one layer enables all, as disabling has disabled all."""
+    model, state = attached()
+    state.disable_adapters()
+    inner(model).head1.enable_adapters(True)
+    assert state.enabled
+    assert state.check() == ()
+
+
+def test_names_to_merge_are_a_list() -> None:
+    """One string is refused with PEFT's own error."""
+    plain, (model, state) = peft_model(), attached()
+    with pytest.raises(TypeError) as expected:
+        plain.merge_adapter("e")
+    with pytest.raises(TypeError) as raised:
+        model.merge_adapter("e")
+    assert str(raised.value) == str(expected.value)
+    assert state.merged_adapters == ()
+
+
+def test_an_adapter_for_each_sample() -> None:
+    """A batch that names an adapter for each sample is computed by PEFT, whatever is in force; a weight is none of its business."""
+    plain = peft_model("d").eval()
+    plain.add_adapter("f", lora(target_modules=["lin1", "lin2"]))
+    model = copy.deepcopy(plain)
+    state = attach(model)
+    state.set_adapter("d", weights=[0.5])
+    assert torch.equal(model(X, adapter_names=["f", "d"]), plain(X, adapter_names=["f", "d"]))
+    assert not torch.equal(model(X), plain(X))
 
 
 def test_several_at_once() -> None:
@@ -193,6 +276,13 @@ def test_inference_mode_freezes_what_it_activates() -> None:
     model.set_adapter("b", inference_mode=True)
     assert (state.active_adapters, state.trainable("b")) == (("b",), False)
     assert len(state.journal) == 1
+    state.set_requires_grad("b", True)
+    for mode in (False, True, False, True):  # a switch that was met before is no switch that freezes, nor the other way round
+        for _ in range(2):
+            model.set_adapter("e")
+            model.set_adapter("b", inference_mode=mode)
+            assert state.trainable("b") is not mode
+            state.set_requires_grad("b", True)
 
 
 def test_reading_doors_answer_from_the_state() -> None:
@@ -207,7 +297,14 @@ def test_reading_doors_answer_from_the_state() -> None:
     assert not model.has_active_enabled_adapter
     assert model.active_peft_config in model.peft_config.values()
     assert model.get_model_status().active_adapters == []
-    assert [layer.name for layer in model.get_layer_status()]
+    assert [layer.name for layer in model.get_layer_status()] == [layer.name for layer in peft_model("ebd").get_layer_status()]
+    model.set_adapter("e")
+    model.merge_adapter()
+    assert model.get_model_status().merged_adapters == ["e"]
+    with model.disable_adapter():
+        assert not model.has_active_enabled_adapter
+    model.unmerge_adapter()
+    model.set_adapter("d")
     for name in list(model.peft_config):
         model.delete_adapter(name)
     assert model(X) is not None
@@ -263,6 +360,84 @@ def test_a_failed_add_is_undone_completely() -> None:
     assert differences(before, look(model, state)) == []
     model.add_adapter("bad", lora(target_modules=["lin2"]))
     assert state.adapters == ("e", "bad")
+    assert state.check() == ()
+
+
+def test_a_failed_add_leaves_the_config_as_it_was_given() -> None:
+    """PEFT writes what "all-linear" stands for into the config; when the add fails after that, the config says "all-linear" again."""
+    model, _ = attached("e")
+    config = lora(target_modules="all-linear", trainable_token_indices={"emb": [99]})
+    with pytest.raises(IndexError):
+        model.add_adapter("bad", config)
+    assert config.target_modules == "all-linear"
+
+
+def test_a_failed_delete_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When PEFT fails to delete the last of an adapter's weights, those that it has deleted are back."""
+    model, state = attached("ebd")
+    before = look(model, state)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(peft.tuners.lora.Linear, "delete_adapter", fail)
+    with pytest.raises(RuntimeError, match="no"):
+        model.delete_adapter("b")
+    assert differences(before, look(model, state)) == []
+    monkeypatch.undo()
+    model.delete_adapter("b")
+    assert state.adapters == ("e", "d")
+    assert state.check() == ()
+
+
+def test_a_policy_given_to_add_adapter_is_carried() -> None:
+    """Adapters that the state has added with a policy are active together without one on `set_adapter`."""
+    _, state = attached("d")
+    for name in ("one", "two"):
+        state.add_adapter(name, lora(target_modules=["lin1"], modules_to_save=["head1"]), on_overlap="sum")
+    state.set_adapter(["one", "two"])
+    assert state.active_adapters == ("one", "two")
+    with pytest.raises(AdapterOverlapError):
+        state.set_adapter(["one", "two"], on_overlap="error")
+    assert state.check() == ()
+
+
+def test_disabling_with_a_bias_warns() -> None:
+    """PEFT's warning that trained biases of the base stay."""
+    model = get_peft_model(Net(), lora(bias="lora_only"))
+    attach(model)
+    with pytest.warns(UserWarning, match="bias configured to be 'lora_only' does not produce the same output"):
+        model.base_model.disable_adapter_layers()
+
+
+def test_injecting() -> None:
+    """`inject_adapter` of the tuner is an add: later adapters stay inactive, and the state knows them."""
+    model, state = attached("e")
+    before = model(X).detach()
+    model.peft_config["b"] = lora(**CONFIGS["b"])
+    model.base_model.inject_adapter(inner(model), "b")
+    assert (state.adapters, state.active_adapters) == (("e", "b"), ("e",))
+    assert torch.equal(model(X), before)
+    assert state.check() == ()
+
+
+def test_loading_over_an_adapter(tmp_path: Any) -> None:
+    """Loading over an adapter that is there exchanges its values alone; when the load fails halfway, they are as before."""
+    peft_model("eb", seed=1).save_pretrained(tmp_path, selected_adapters=["b"])
+    saved = tmp_path / "b" / "adapter_model.safetensors"
+    values = load_file(saved)
+    model, state = attached("eb")
+    before = look(model, state)
+    last = list(values)[-1]
+    save_file({**values, last: torch.zeros(1, 1)}, saved)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        model.load_adapter(str(tmp_path / "b"), "b")
+    assert differences(before, look(model, state)) == []
+    save_file(values, saved)
+    model.load_adapter(str(tmp_path / "b"), "b")
+    assert state.active_adapters == ("e",)
+    assert torch.equal(model(X), before["output"])
+    assert torch.equal(inner(model).lin2.lora_A["b"].weight, values["base_model.model.lin2.lora_A.weight"])
     assert state.check() == ()
 
 
@@ -389,6 +564,20 @@ def test_detaching_attention() -> None:
     state.detach()
     assert [key for module in model.modules() for key in module.__dict__ if "adapterstate" in key] == []
     assert torch.equal(model(inputs), output)
+
+
+@pytest.mark.parametrize("of_a_copy", [False, True])
+def test_a_shallow_copy_is_let_go_too(of_a_copy: bool) -> None:
+    """What shares the parts of a model that was given back, as `copy.copy` makes it, is PEFT's again and attaches nothing."""
+    model, state = attached()
+    if of_a_copy:
+        model = copy.deepcopy(model)
+        state = attach(model)
+    shallow = copy.copy(model)
+    state.detach()
+    shallow.set_adapter("b")
+    assert active_everywhere(model, "b")
+    assert [key for module in model.modules() for key in module.__dict__ if "adapterstate" in key] == []
 
 
 def test_exchanged_parameters_get_their_flags() -> None:
