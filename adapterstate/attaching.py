@@ -78,8 +78,8 @@ def attach(
 def _kind_of_state(model: nn.Module) -> type[AdapterState]:
     """The class of the state that drives `model`: the one for PEFT's layers where there are any. PEFT is not imported for that."""
     if "peft" in sys.modules:
-        from adapterstate.peft.hosts import carries_peft
         from adapterstate.peft.state import PeftState
+        from adapterstate.peft.tuners import carries_peft
 
         if carries_peft(model):
             return PeftState

@@ -11,7 +11,10 @@ from torch import nn
 from adapterstate.errors import ArgumentError
 from adapterstate.machine.plan import state_of
 from adapterstate.machine.records import AdapterFacts, Context, Facts, ModuleFacts, SlotFacts
-from adapterstate.peft.hosts import Host, carries_peft, configs_of, hosts_of, kind_of, runs_alone, tuner_of
+from adapterstate.peft.hosts import Host
+from adapterstate.peft.methods import kind_of, runs_alone
+from adapterstate.peft.survey import hosts_of
+from adapterstate.peft.tuners import carries_peft, configs_of, tuner_of
 from adapterstate.records import Finding
 
 LOADED = ", although it was loaded, or made, to be frozen"

@@ -25,25 +25,11 @@ from adapterstate.machine.plan import Plan
 from adapterstate.machine.records import Context, Event, Facts, Policy, Proposal, Refusal
 from adapterstate.memory import key_of
 from adapterstate.peft import texts
+from adapterstate.peft.apart import ApartHost
 from adapterstate.peft.charts import ALONE_CHARTS, PEFT_CHARTS
 from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, stands_in
-from adapterstate.peft.hosts import (
-    ApartHost,
-    CopyHost,
-    Host,
-    TokenHost,
-    configs_of,
-    forget,
-    hand_on_training,
-    hosts_of,
-    rewrites_base,
-    runs_alone,
-    swapper_of,
-    tuner_of,
-    why_not_additive,
-    why_not_driven,
-    why_not_exact,
-)
+from adapterstate.peft.hosts import CopyHost, Host, TokenHost, why_not_exact
+from adapterstate.peft.methods import rewrites_base, runs_alone, why_not_additive, why_not_driven
 from adapterstate.peft.reading import read, slots_of
 from adapterstate.peft.stand_ins import (
     StandIn,
@@ -56,6 +42,8 @@ from adapterstate.peft.stand_ins import (
     stand_in,
     why_not_weighted,
 )
+from adapterstate.peft.survey import hosts_of
+from adapterstate.peft.tuners import configs_of, forget, hand_on_training, swapper_of, tuner_of
 from adapterstate.projection import Shares, requires_grad, shares_of
 from adapterstate.records import Finding
 from adapterstate.state import AdapterState, Names, Prepared, exclusive, refuse_strange_policy

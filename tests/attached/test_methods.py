@@ -18,8 +18,11 @@ from peft import get_peft_model
 from torch import nn
 
 from adapterstate import AttachError, NotMergeableError, SingleActiveError, attach
-from adapterstate.peft.hosts import AttentionHost, TokenHost, configs_of, hosts_of, why_not_additive
+from adapterstate.peft.hosts import AttentionHost, TokenHost
+from adapterstate.peft.methods import why_not_additive
 from adapterstate.peft.stand_ins import Afresh, _layer, merged_base, why_not_weighted
+from adapterstate.peft.survey import hosts_of
+from adapterstate.peft.tuners import configs_of
 from adapterstate.projection import Share
 
 X = torch.tensor([[1, 2, 3], [4, 5, 0]])

@@ -1,0 +1,61 @@
+"""PEFT's objects above the layers: tuners, the models around them, and what they keep for each adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft import PeftMixedModel, PeftModel
+from peft.tuners import AdaptionPromptModel
+from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+
+KEYED = (dict, nn.ModuleDict, nn.ParameterDict, BufferDict)
+"""The kinds of containers in which PEFT keeps something for each adapter under its name."""
+_OF_TORCH = frozenset(vars(nn.Module()))
+
+
+def tuner_of(model: nn.Module) -> BaseTuner | None:
+    """Return PEFT's tuner in `model`: what holds the configs and injects layers. None for prompt learning."""
+    if isinstance(model, BaseTuner):
+        return model
+    base = model._modules.get("base_model")
+    return base if isinstance(base, BaseTuner) else None
+
+
+def swapper_of(model: nn.Module) -> Any:
+    """Return what swaps adaption prompts in `model`, which is no tuner of PEFT's usual kind; None for other methods."""
+    found = model if isinstance(model, AdaptionPromptModel) else model._modules.get("base_model")
+    return found if isinstance(found, AdaptionPromptModel) else None
+
+
+def carries_peft(model: nn.Module) -> bool:
+    """Whether PEFT has put anything into `model`, or wraps it."""
+    if isinstance(model, PeftModel | PeftMixedModel | AdaptionPromptModel) or tuner_of(model) is not None:
+        return True
+    return any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in model.modules())
+
+
+def configs_of(model: nn.Module) -> dict[str, Any]:
+    """Return PEFT's own mapping of adapter name to config, which it shares between its objects."""
+    found: dict[str, Any] = model.peft_config  # type: ignore[assignment]
+    return found
+
+
+def hand_on_training(tuner: Any, gone: str, configs: Mapping[str, Any]) -> None:
+    """Let AdaLoRA's rank allocation go on with another adapter, after the one that it was made for is gone."""
+    if getattr(tuner, "trainable_adapter_name", None) != gone or not configs:
+        return
+    name = next((other for other, config in configs.items() if not config.inference_mode), next(iter(configs)))
+    tuner.trainable_adapter_name = name
+    tuner.rankallocator = type(tuner.rankallocator)(tuner.model, configs[name], name)
+
+
+def forget(tuner: nn.Module | None, gone: str) -> None:
+    """Drop what a tuner itself, beside its layers, keeps under the name of a deleted adapter."""
+    kept = {**vars(tuner), **tuner._modules} if tuner is not None else {}
+    for key, container in kept.items():
+        if isinstance(container, KEYED) and key != "model" and key not in _OF_TORCH and gone in container:
+            del container[gone]
