@@ -134,7 +134,8 @@ class LoraConfig:
     Args:
         r: rank of the two matrices of LoRA.
         target_modules: where LoRA goes: names, a regular expression that matches a whole path, or ``"all-linear"`` for every linear layer
-            but the output head.
+            but the output head. The head is what the model's ``get_output_embeddings()`` returns; without that method, or where it
+            returns None, every linear layer is taken.
         exclude_modules: where it does not: names, or a regular expression.
         lora_alpha: what LoRA adds is scaled by ``lora_alpha / r``.
         lora_dropout: probability of dropping an input of LoRA while training, in ``[0, 1)``.
