@@ -47,4 +47,3 @@ def _chosen(bundle: dict[str, str], include: Iterable[str] | None, exclude: Iter
     """What is asked for."""
     wanted = set(bundle if include is None else include) - set(exclude or ())
     return {mime: text for mime, text in bundle.items() if mime in wanted}
-

@@ -69,9 +69,7 @@ RECIPES: Mapping[str, Recipe] = {
     "lora": Recipe(LoraConfig(r=2, target_modules=["first", "second"]), lora("first", "second")),
     "lora on one": Recipe(LoraConfig(r=1, target_modules=["second"]), lora("second")),
     "frozen": Recipe(LoraConfig(r=2, target_modules=["first", "block.2"], inference_mode=True), lora("first", "block.2"), trainable=False),
-    "rows": Recipe(
-        LoraConfig(r=1, target_modules=["first"], trainable_token_indices={"embed": [2, 1]}), (*lora("first"), *tokens(2, 1))
-    ),
+    "rows": Recipe(LoraConfig(r=1, target_modules=["first"], trainable_token_indices={"embed": [2, 1]}), (*lora("first"), *tokens(2, 1))),
     "other rows": Recipe(LoraConfig(trainable_token_indices={"embed": [3, 4]}), tokens(3, 4)),
     "rows again": Recipe(LoraConfig(trainable_token_indices={"embed": [4, 1]}), tokens(4, 1)),
     "block": Recipe(

@@ -193,9 +193,7 @@ class Reference:
         inactive = [name for name in names if name not in self.activation.names]
         if inactive and self.options.merge_activates:
             more = (1.0,) * len(inactive)
-            activation = attrs.evolve(
-                self.activation, names=(*self.activation.names, *inactive), weights=(*self.activation.weights, *more)
-            )
+            activation = attrs.evolve(self.activation, names=(*self.activation.names, *inactive), weights=(*self.activation.weights, *more))
             return self._combination(activation) or attrs.evolve(self, activation=activation, merged=frozenset(names))
         if inactive:
             return No("merged_are_active", f"{inactive} are not active")
