@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from adapterstate.machine.records import Event, Refusal
 
 
+def type_of(value: object) -> str:
+    """Return the type of a value as texts say it, such as ``"an int"``."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 class AdapterStateError(Exception):
     """Root of all errors of this package."""
 
@@ -21,12 +27,18 @@ class ArgumentError(AdapterStateError, TypeError, ValueError):
 
 
 class ChartError(AdapterStateError, ValueError):
-    """A chart is not well formed; `offenders` lists everything that is wrong with it."""
+    """A chart, or charts together, are not well formed.
+
+    Attributes:
+        chart: the name of the chart; empty for charts together.
+        offenders: everything that is wrong.
+    """
 
     def __init__(self, chart: str, offenders: Sequence[str]) -> None:
         self.chart = chart
         self.offenders = tuple(offenders)
-        super().__init__(f"chart {chart!r} is not well formed:\n" + "\n".join(f"  {offender}" for offender in self.offenders))
+        which = f"chart {chart!r} is" if chart else "the charts are"
+        super().__init__(f"{which} not well formed:\n" + "\n".join(f"  {offender}" for offender in self.offenders))
 
 
 class InternalError(AdapterStateError, RuntimeError):
@@ -48,6 +60,34 @@ class SnapshotError(AdapterStateError, ValueError):
         )
 
 
+class ContextError(AdapterStateError, RuntimeError):
+    """A context of a state was entered again. Nothing has changed."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        super().__init__(f"a context of {method}() is good for one use; nothing has changed. Call {method}() again for another one.")
+
+    def __reduce__(self) -> tuple[type[ContextError], tuple[str]]:
+        return type(self), (self.method,)
+
+
+class ProtocolError(AdapterStateError, TypeError):
+    """A config, tuner or auxiliary of one's own does not keep to its protocol. Nothing has changed.
+
+    Attributes:
+        where: the class at fault, and the module that it was asked about, if it was asked about one.
+        reason: what it gave, and what is expected.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"{where}: {reason}; nothing has changed")
+
+    def __reduce__(self) -> tuple[type[ProtocolError], tuple[str, str]]:
+        return type(self), (self.where, self.reason)
+
+
 class ObserverError(AdapterStateError, RuntimeError):
     """Observers raised after an event had been committed. The event is complete; `exceptions` holds what they raised."""
 
@@ -67,18 +107,20 @@ class EventRefusedError(AdapterStateError, ValueError):
         event: the event that was refused.
         refusals: every refusal, in the order of the tables.
         opening: a first line that users of another library match on; empty for none.
+        method: the method that was called, where the event is a step of it; else empty.
     """
 
     hint = ""
 
-    def __init__(self, event: Event, refusals: Sequence[Refusal], modules: int = 0, opening: str = "") -> None:
+    def __init__(self, event: Event, refusals: Sequence[Refusal], modules: int = 0, opening: str = "", method: str = "") -> None:
         self.event = event
         self.refusals = tuple(refusals)
         self.opening = opening
+        self.method = "" if method == event.name else method
         places = len({refusal.where for refusal in self.refusals if refusal.where})
         where = f" on {places} of {modules} modules" if places and modules else ""
         lines = [opening] if opening else []
-        lines.append(f"{event} refused{where}; nothing has changed.")
+        lines.append(f"{self.method + ': ' if self.method else ''}{event} refused{where}; nothing has changed.")
         lines += [f"  {refusal}" for refusal in self.refusals[:20]]
         if len(self.refusals) > 20:
             lines.append(f"  ... and {len(self.refusals) - 20} more in .refusals")
@@ -87,8 +129,8 @@ class EventRefusedError(AdapterStateError, ValueError):
         super().__init__("\n".join(lines))
         self._modules = modules
 
-    def __reduce__(self) -> tuple[type[EventRefusedError], tuple[Event, tuple[Refusal, ...], int, str]]:
-        return type(self), (self.event, self.refusals, self._modules, self.opening)
+    def __reduce__(self) -> tuple[type[EventRefusedError], tuple[Event, tuple[Refusal, ...], int, str, str]]:
+        return type(self), (self.event, self.refusals, self._modules, self.opening, self.method)
 
 
 class AdapterNameError(EventRefusedError):

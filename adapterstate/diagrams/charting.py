@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from adapterstate.diagrams.picture import Arrow, Group, Node, Picture, plain
 from adapterstate.diagrams.wording import words_of
-from adapterstate.errors import ArgumentError
+from adapterstate.errors import ArgumentError, type_of
 from adapterstate.machine.charts import Chart
 
 
@@ -19,8 +19,9 @@ def chart_picture(chart: Chart, *, events: Iterable[str] | None = None, lit: Map
         lit: the states that something is in now, with a note on what, such as ``"2 modules"``; None draws the chart alone.
 
     Raises:
-        ArgumentError: the chart has no rows for one of `events`.
+        ArgumentError: the chart has no rows for one of `events`, or it is no `Chart`.
     """
+    refuse_no_chart(chart)
     only = None if events is None else tuple(events)
     for event in only or ():
         if event not in chart.events:
@@ -35,9 +36,27 @@ def charts_picture(charts: Iterable[Chart], *, lit: Mapping[str, Mapping[str, st
     Args:
         charts: such as `adapterstate.machine.charts.CHARTS`.
         lit: name of a chart -> the states that something is in now.
+
+    Raises:
+        ArgumentError: they are no charts.
     """
+    if not isinstance(charts, Iterable):
+        raise ArgumentError(f"{type_of(charts)} was given; charts are expected, such as CHARTS")
+    charts = tuple(charts)
+    for chart in charts:
+        refuse_no_chart(chart)
     groups = [_group(chart, _title(chart), None, (lit or {}).get(chart.name, {})) for chart in charts]
     return Picture("charts" if lit is None else "charts, with what is the case now", tuple(groups))
+
+
+def refuse_no_chart(given: object) -> None:
+    """Refuse what is no chart.
+
+    Raises:
+        ArgumentError: it is no `Chart`.
+    """
+    if not isinstance(given, Chart):
+        raise ArgumentError(f"{type_of(given)} was given; a Chart is expected, such as CHARTS.activation")
 
 
 def _title(chart: Chart) -> str:

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from adapterstate.diagrams.palette import TEXT, look
-from adapterstate.diagrams.picture import Group, Node, Picture, Words, plain
+from adapterstate.diagrams.picture import Group, Node, Picture, Words, plain, refuse_no_picture
 
 WIDTH = 26
 """Letters in a line of a label."""
@@ -16,7 +16,12 @@ FONT = "Helvetica,Arial,sans-serif"
 
 
 def dot(picture: Picture) -> str:
-    """Print a picture as a ``digraph``. The same picture gives the same text."""
+    """Print a picture as a ``digraph``. The same picture gives the same text.
+
+    Raises:
+        ArgumentError: it is no `Picture`.
+    """
+    refuse_no_picture(picture)
     lines = [
         f"digraph {_quoted(picture.title)} {{",
         f"  graph [label=<<b>{_escaped(picture.title)}</b>>, labelloc=t, fontname={_quoted(FONT)}, fontsize=16,"

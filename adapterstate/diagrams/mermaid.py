@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from adapterstate.diagrams.palette import TEXT, look
-from adapterstate.diagrams.picture import Group, Node, Picture, Words, plain
+from adapterstate.diagrams.picture import Group, Node, Picture, Words, plain, refuse_no_picture
 
 Ids = Mapping[tuple[str, str], str]
 
@@ -22,7 +22,12 @@ ODD = re.compile(r"[^\w .,?'()=/-]|(?<!\w)_|_(?!\w)|(?<=\d)\.(?= )|^-")
 
 
 def mermaid(picture: Picture) -> str:
-    """Print a picture as Mermaid. The same picture gives the same text."""
+    """Print a picture as Mermaid. The same picture gives the same text.
+
+    Raises:
+        ArgumentError: it is no `Picture`.
+    """
+    refuse_no_picture(picture)
     ids = _ids(picture)
     # A title is no label: entities are not read there, and angle brackets are taken for HTML. YAML reads what JSON writes.
     title = json.dumps(picture.title.translate({ord("<"): "\u2039", ord(">"): "\u203a"}))

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import attrs
 
+from adapterstate.errors import ArgumentError, type_of
+
 
 def plain(text: str) -> str:
     """Text on one line: a label is one phrase, however its author broke it."""
@@ -84,3 +86,13 @@ class Picture:
     def places(self) -> Iterator[tuple[Group, Node]]:
         """Every box with its group."""
         return ((group, node) for group in self.groups for node in group.nodes)
+
+
+def refuse_no_picture(given: object) -> None:
+    """Refuse what a renderer cannot print.
+
+    Raises:
+        ArgumentError: it is no `Picture`.
+    """
+    if not isinstance(given, Picture):
+        raise ArgumentError(f"{type_of(given)} was given; a Picture is expected, such as chart_picture(CHARTS.activation) makes")

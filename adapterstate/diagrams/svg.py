@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 from adapterstate.diagrams.dot import dot
-from adapterstate.diagrams.picture import Picture
+from adapterstate.diagrams.picture import Picture, refuse_no_picture
 from adapterstate.errors import AdapterStateError
 
 
@@ -31,8 +31,10 @@ def svg(picture: Picture, *, description: str = "") -> str:
         description: what a screen reader says beside the title.
 
     Raises:
+        ArgumentError: it is no `Picture`.
         GraphvizError: ``dot`` is not installed, or failed.
     """
+    refuse_no_picture(picture)
     if not has_graphviz():
         raise GraphvizError("SVG is drawn by Graphviz, whose program 'dot' is not found. Install it (Debian: apt install graphviz).")
     done = subprocess.run(["dot", "-Tsvg"], input=dot(picture), capture_output=True, text=True, encoding="utf-8", check=False)

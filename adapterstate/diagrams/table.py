@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from adapterstate.diagrams.charting import refuse_no_chart
 from adapterstate.diagrams.effects import effect_of
 from adapterstate.diagrams.picture import plain
 from adapterstate.diagrams.wording import case_of
@@ -47,7 +48,11 @@ def chart_table(chart: Chart, *, events: Iterable[str] | None = None) -> Table:
     Args:
         chart: any chart, derived ones too.
         events: only the rows of these; None for all.
+
+    Raises:
+        ArgumentError: it is no `Chart`.
     """
+    refuse_no_chart(chart)
     only = None if events is None else tuple(events)
     rows = [
         (

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from adapterstate.errors import ArgumentError
+from adapterstate.errors import ArgumentError, type_of
 from adapterstate.explore import rules
 from adapterstate.explore.asked import Change
 from adapterstate.explore.coverage import ChartCoverage
@@ -45,9 +45,14 @@ def explore(
         progress: told now and then how far it is; `adapterstate.explore.printing.bar` makes one.
 
     Raises:
-        ArgumentError: there is no world, two have one name, or a deviation is no rule.
+        ArgumentError: there is no world, two have one name, a deviation is no rule, or an argument has the wrong type.
     """
-    chosen = (worlds,) if isinstance(worlds, World) else tuple(worlds)
+    if not isinstance(charts, Charts):
+        raise ArgumentError(f"explore was given {type_of(charts)} as charts; Charts are expected, such as CHARTS.with_chart(...)")
+    given = (worlds,) if isinstance(worlds, World) else worlds
+    chosen = tuple(given) if isinstance(given, Iterable) else ()
+    if not all(isinstance(world, World) for world in chosen) or not isinstance(given, Iterable):
+        raise ArgumentError(f"explore was given {worlds!r}; a World or several are expected")
     strange = [rule for rule in deviations if rule not in rules.RULES]
     if strange:
         raise ArgumentError(f"explore was given {strange} as deviations; names out of {list(rules.RULES)} are expected")

@@ -74,7 +74,7 @@ QUICK = tuple(_quick(world) for world in STANDARD if world.name != "activation, 
 
 SIMULATOR = World(
     "simulator",
-    {"poet": {"q_proj": tuner(), "lm_head": whole()}, "chemist": {"q_proj": tuner(), "lm_head": rows(7, 8)}},
+    {"poet": {"q_proj": tuner(), "lm_head": whole()}, "chemist": {"q_proj": tuner(), "lm_head": rows(6, 7)}},
     named=(None, "override"),
     enablement=True,
     trainability=True,

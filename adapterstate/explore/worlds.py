@@ -35,7 +35,14 @@ def whole(shape: tuple[int, ...] = SHAPE, *, weight: str = "weight", kind: str =
 def rows(
     *indices: int, shape: tuple[int, ...] = SHAPE, weight: str = "weight", kind: str = "trainable_token_indices", fixed: str = ""
 ) -> SlotFacts:
-    """Describe a slot that replaces these rows of a base weight."""
+    """Describe a slot that replaces these rows of a base weight.
+
+    Raises:
+        ArgumentError: there is no such row in a weight of this shape.
+    """
+    strange = [row for row in indices if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < (shape[0] if shape else 0)]
+    if strange:
+        raise ArgumentError(f"rows was given {strange}; rows of a weight of shape {tuple(shape)} are expected")
     return SlotFacts((kind,), tunes=False, replaces={weight: Footprint(frozenset(indices), shape, fixed)})
 
 
@@ -103,6 +110,12 @@ class World:
     def __attrs_post_init__(self) -> None:
         offenders = [f"adapter {name!r} has no module" for name, places in self.adapters.items() if not places]
         offenders += [f"{name!r} is no legal name of an adapter" for name in self.adapters if not name or "." in name]
+        offenders += [
+            f"what adapter {name!r} is on {path!r} is {slot!r}; tuner(), whole(), rows() or both() makes it"
+            for name, places in self.adapters.items()
+            for path, slot in places.items()
+            if not isinstance(slot, SlotFacts)
+        ]
         offenders += [f"{policy!r} is no policy" for policy in (*self.carried, *self.named) if policy not in (*get_args(Policy), None)]
         offenders += ["nothing is carried: an adapter needs a policy to be added with"] if not self.carried else []
         offenders += ["there is no adapter"] if not self.adapters else []

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from adapterstate.errors import ChartError
+from adapterstate.errors import ArgumentError, ChartError, type_of
 from adapterstate.machine import guards as g
 from adapterstate.machine.guards import Choice, Guard
 from adapterstate.machine.records import Event, Situation
@@ -107,8 +107,10 @@ class Chart:
             value: only in this case of the row's choice.
 
         Raises:
+            ArgumentError: it is no `Guard`.
             ChartError: no row matches.
         """
+        _refuse_no_guard(guard)
         rows: list[Row] = []
         found = False
         for row in self.rows:
@@ -145,6 +147,12 @@ class Chart:
             raise ChartError(self.name, [_no_such_row(event, source, None)])
         impossible = tuple(i for i in self.impossible if i.event != event or (source is not None and i.source != source))
         return attrs.evolve(self, rows=tuple(rows), impossible=impossible)
+
+
+def _refuse_no_guard(guard: object) -> None:
+    """Refuse what is no guard."""
+    if not isinstance(guard, Guard):
+        raise ArgumentError(f"with_guard was given {type_of(guard)}; a Guard is expected, such as the decorator `guard` makes")
 
 
 def _no_such_row(event: str, source: str | None, value: str | None) -> str:
@@ -351,7 +359,7 @@ class Charts:
             name = getattr(self, field).name
             offenders += [f"the chart {name!r} stands in the place of {field!r}"] if name != field else []
         if offenders:
-            raise ChartError("charts", offenders)
+            raise ChartError("", offenders)
 
     def __iter__(self) -> Iterator[Chart]:
         return iter((self.activation, self.enablement, self.trainability))
@@ -360,16 +368,21 @@ class Charts:
         """Derive charts in which `event` also demands `guard` of the whole model.
 
         Raises:
+            ArgumentError: it is no `Guard`.
             ChartError: there is no such event, or the guard has no label or docstring.
         """
+        _refuse_no_guard(guard)
         return attrs.evolve(self, model_guards={**self.model_guards, event: (*self.model_guards.get(event, ()), guard)})
 
     def with_chart(self, chart: Chart) -> Charts:
         """Derive charts in which `chart` stands in place of the one of its name.
 
         Raises:
+            ArgumentError: it is no `Chart`.
             ChartError: none has its name.
         """
+        if not isinstance(chart, Chart):
+            raise ArgumentError(f"with_chart was given {type_of(chart)}; a Chart is expected")
         if chart.name not in {own.name for own in self}:
             raise ChartError(chart.name, [f"there is no chart of that name; there are {[own.name for own in self]}"])
         changes: dict[str, Any] = {chart.name: chart}

@@ -60,6 +60,9 @@ class Guard:
         judge: the function; it returns the refusals, none for yes.
         by_context: whether, of a wrapped module, it looks at the context alone: then modules that share theirs are judged as one, and
             each by itself only where one is refused.
+
+    Raises:
+        ArgumentError: the error class does not derive from `EventRefusedError`.
     """
 
     name: str
@@ -67,6 +70,11 @@ class Guard:
     error: type[errors.EventRefusedError]
     judge: Judge
     by_context: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if not (isinstance(self.error, type) and issubclass(self.error, errors.EventRefusedError)):
+            given = self.error.__name__ if isinstance(self.error, type) else repr(self.error)
+            raise errors.ArgumentError(f"the guard {self.name!r} was given the error {given}; a subclass of EventRefusedError is expected")
 
     @property
     def doc(self) -> str:

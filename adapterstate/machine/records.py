@@ -247,6 +247,7 @@ class Event:
 
     def __str__(self) -> str:
         said = [str(list(self.adapters))] if self.adapters or self.name == "set_adapter" else []
+        said += ["False"] if self.name == "set_requires_grad" and self.wanted == "frozen" else []
         said += [f"weights={list(self.weights)}"] if self.weights is not None else []
         said += [f"on_overlap={self.on_overlap!r}"] if self.on_overlap is not None else []
         return f"{self.name}({', '.join(said)})"

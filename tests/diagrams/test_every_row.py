@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -53,6 +54,21 @@ def test_some_events(form: str) -> None:
     found = read(render(chart_picture(ACTIVATION, events=["delete_adapter"])))
     assert found.ways == ways(ACTIVATION, ["delete_adapter"])
     assert found.titles == list(ACTIVATION.states)
+
+
+@pytest.mark.parametrize("render", [mermaid, dot, svg])
+@pytest.mark.parametrize(("given", "said"), [(3, "an int"), (ACTIVATION, "a Chart")])
+def test_only_pictures_are_rendered(render: Any, given: object, said: str) -> None:
+    """What is no picture is an error, which says what makes one."""
+    with pytest.raises(ArgumentError, match=f"^{said} was given; a Picture is expected, such as chart_picture"):
+        render(given)
+
+
+@pytest.mark.parametrize("draw", [chart_picture, charts_picture, chart_table, lambda given: charts_picture([given])])
+def test_only_charts_are_drawn(draw: Any) -> None:
+    """What is no chart is an error."""
+    with pytest.raises(ArgumentError, match=r"^an int was given"):
+        draw(3)
 
 
 def test_an_event_that_the_chart_has_not() -> None:

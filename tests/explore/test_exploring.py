@@ -161,6 +161,13 @@ def test_a_deviation_that_is_needed() -> None:
         (lambda: World("w", {"a.b": {"x": tuner()}}), "'a.b' is no legal name"),
         (lambda: World("w", {"a": {"x": tuner()}}, carried=("average",)), "'average' is no policy"),  # type: ignore[arg-type]
         (lambda: World("w", {"a": {"x": tuner()}}, carried=()), "nothing is carried"),
+        (lambda: World("w", {"a": {"m": 3}}), "what adapter 'a' is on 'm' is 3; tuner"),  # type: ignore[dict-item]
+        (lambda: rows(40, shape=(3, 8)), r"rows was given \[40\]; rows of a weight of shape \(3, 8\)"),
+        (lambda: rows(0, -1, 3, shape=(3, 8)), r"rows was given \[-1, 3\]"),
+        (lambda: rows(0, shape=()), r"rows was given \[0\]"),
+        (lambda: explore(PAIR, charts=3), "an int as charts; Charts are expected"),  # type: ignore[arg-type]
+        (lambda: explore(3), "explore was given 3; a World or several"),  # type: ignore[call-overload]
+        (lambda: explore([PAIR, "x"]), "'x'.*a World or several"),  # type: ignore[list-item]
         (lambda: explore([]), "at least one"),
         (lambda: explore([PAIR, PAIR]), "a name of its own"),
         (lambda: explore(PAIR, deviations=["rule 3"]), "'rule 3'"),

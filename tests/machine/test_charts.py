@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import pytest
 
 from adapterstate import errors
-from adapterstate.errors import ChartError
+from adapterstate.errors import ArgumentError, ChartError
 from adapterstate.machine import guards as g
 from adapterstate.machine.charts import (
     ACTIVATION,
@@ -447,3 +449,24 @@ def test_model_guards_are_checked() -> None:
         for word, line in zip(("'fly' is no event", "'mute' has no label", "'mute' has no docstring"), found, strict=True)
         if word not in line
     ] == []
+
+
+@pytest.mark.parametrize(
+    "derive",
+    [
+        lambda: CHARTS.with_guard("set_adapter", 3),  # type: ignore[arg-type]
+        lambda: CHARTS.activation.with_guard("set_adapter", 3),  # type: ignore[arg-type]
+        lambda: CHARTS.with_chart(3),  # type: ignore[arg-type]
+    ],
+)
+def test_only_guards_and_charts_are_taken(derive: Callable[[], object]) -> None:
+    """What is no guard or chart is refused where it is given, by its type."""
+    with pytest.raises(ArgumentError, match=r"was given an int; a (Guard|Chart) is expected"):
+        derive()
+
+
+def test_charts_together_have_no_name() -> None:
+    """An error of the charts together names no single chart."""
+    with pytest.raises(ChartError, match=r"^the charts are not well formed:") as caught:
+        Charts(model_guards={"fly": ()})
+    assert caught.value.chart == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -404,3 +405,10 @@ def test_choices_and_guards_are_pickled(part: Choice | Guard) -> None:
     again = pickle.loads(pickle.dumps(part))
     assert again == part
     assert (again is part) == (part in (g.first, g.no_overlap))
+
+
+@pytest.mark.parametrize(("error", "said"), [(ValueError, "ValueError"), (None, "None"), (errors.AttachError, "AttachError")])
+def test_the_error_of_a_guard_is_a_refusal(error: Any, said: str) -> None:
+    """What a guard raises derives from `EventRefusedError`, which is checked where the guard is declared."""
+    with pytest.raises(errors.ArgumentError, match=f"the guard 'local_judge' was given the error {said}; a subclass of EventRefusedError"):
+        g.guard("never", error)(local_judge)

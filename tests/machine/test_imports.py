@@ -19,6 +19,7 @@ FILES = sorted(MACHINE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": set[str](),
     "records": set[str](),
+    "arguments": {"errors", "records"},
     "guards": {"errors", "records"},
     "charts": {"errors", "records", "guards"},
     "plan": {"errors", "records", "guards", "charts"},

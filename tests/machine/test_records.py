@@ -43,6 +43,8 @@ def test_shared_rows(one: Footprint, other: Footprint, text: str) -> None:
         (Event("set_adapter"), "set_adapter([])"),
         (Event("unmerge_adapter"), "unmerge_adapter()"),
         (Event("delete_adapter", ("a",)), "delete_adapter(['a'])"),
+        (Event("set_requires_grad", ("a",), "trainable"), "set_requires_grad(['a'])"),
+        (Event("set_requires_grad", ("a",), "frozen"), "set_requires_grad(['a'], False)"),
     ],
 )
 def test_event_text(event: Event, text: str) -> None:
