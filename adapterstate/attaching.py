@@ -11,6 +11,7 @@ from torch import nn
 
 from adapterstate import errors
 from adapterstate.link import Options, link_of
+from adapterstate.machine.arguments import refuse_no_flag
 from adapterstate.machine.charts import Charts
 from adapterstate.projection import GradFollows
 from adapterstate.state import AdapterState
@@ -51,9 +52,9 @@ def attach(
         AttachError: the model is attached with other options, or is a part or a whole of an attached model. Nothing has changed.
     """
     if not isinstance(model, nn.Module):
-        raise errors.ArgumentError(f"attach was given a {type(model).__name__}; an nn.Module is expected; nothing has changed")
+        raise errors.ArgumentError(f"attach was given {errors.type_of(model)}; an nn.Module is expected; nothing has changed")
     if charts is not None and not isinstance(charts, Charts):
-        raise errors.ArgumentError(f"attach was given a {type(charts).__name__} as charts; Charts are expected; nothing has changed")
+        raise errors.ArgumentError(f"attach was given {errors.type_of(charts)} as charts; Charts are expected; nothing has changed")
     if grad_follows is not _GIVEN and grad_follows not in ("trainability", "activation"):
         raise errors.ArgumentError(f"grad_follows is {grad_follows!r}; 'trainability' or 'activation' is expected; nothing has changed")
     given = {
@@ -63,10 +64,10 @@ def attach(
         "fallback_on_delete": fallback_on_delete,
         "merge_activates": merge_activates,
     }
-    given = {name: value for name, value in given.items() if value is not _GIVEN and value is not None}
-    for name, value in given.items():
-        if name not in ("charts", "grad_follows") and not isinstance(value, bool):
-            raise errors.ArgumentError(f"{name} is {value!r}; True or False is expected; nothing has changed")
+    given = {name: value for name, value in given.items() if value is not _GIVEN and not (name == "charts" and value is None)}
+    for name, value in (*given.items(), ("repair", repair)):
+        if name not in ("charts", "grad_follows"):
+            refuse_no_flag("attach", name, value)
     link = link_of(model)
     if link is not None and link.state is not None:
         _refuse_other_options(link.state, given)

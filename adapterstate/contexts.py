@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from adapterstate.errors import ObserverError
+from adapterstate.errors import ContextError, ObserverError
 
 
 class StateContext:
@@ -27,24 +27,31 @@ class StateContext:
         self._enter = enter
         self._leave = leave
         self._entered = False
+        self._holds = False
         self.kept: Any = None
 
     def __enter__(self) -> None:
         if self._entered:
-            raise RuntimeError(f"a context of {self._name}() is good for one use; call {self._name}() again")
+            raise ContextError(self._name)
         self._entered = True
         try:
             self._enter(self)
         except ObserverError:
             self._leave(self)  # the event is complete, but the body will not run
             raise
+        self._holds = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._holds:
+            warnings.warn(f"{self._name}() was left without being in force: it was not entered, or left before", stacklevel=2)
+            return
         try:
             self._leave(self)
+            self._holds = False
         except MemoryError:
             raise
         except Exception as refused:  # an interrupt passes; whatever else would hide the error of the body
+            self._holds = not isinstance(refused, ObserverError)  # after which the event is complete
             warnings.warn(f"leaving {self._name}() was refused, the state stays as it is: {refused}", stacklevel=2)
 
     def __del__(self) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
-import numbers
+import inspect
 import sys
 import threading
 import warnings
@@ -13,18 +12,21 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, get_args
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import attrs
 from torch import nn
 
 from adapterstate import errors
+from adapterstate.calling import call_of
 from adapterstate.changes import Change, collect, rewire_all
 from adapterstate.commit import Batch, Transaction
 from adapterstate.compiled import CompileWatch
 from adapterstate.contexts import StateContext
 from adapterstate.inspection import Status, findings, status_of
 from adapterstate.link import BARRED, LINK, STATES, Barred, Link, Options, link_of, why_foreign
+from adapterstate.machine.arguments import names_of, refuse_no_flag, weights_of
+from adapterstate.machine.arguments import refuse_strange_policy as refuse_strange_policy
 from adapterstate.machine.charts import CHARTS, Charts
 from adapterstate.machine.engine import Engine
 from adapterstate.machine.plan import Plan, plan
@@ -75,8 +77,10 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
     @functools.wraps(method)
     def alone(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self._lock:
-            self._refuse_inside_another(method.__name__.strip("_"))
-            self._refuse_detached(method.__name__.strip("_"))
+            if reason := self._why_not_now():
+                raise errors.EventInProgressError(call_of(method, (self, *args), kwargs), [Refusal("no_event_under_way", "", reason)])
+            if self._detached:
+                self._refuse_detached(str(call_of(method, (self, *args), kwargs)))
             self._running = sys._getframe()
             try:
                 return method(self, *args, **kwargs)
@@ -177,11 +181,14 @@ class AdapterState:
         """Return whether adapter `name` may receive gradients.
 
         Raises:
+            ArgumentError: the name is no string.
             UnknownAdapterError: there is no such adapter.
         """
+        if not isinstance(name, str):
+            raise errors.ArgumentError(f"trainable was given {name!r}; the name of one adapter is expected")
         if name not in self._facts.adapters:
             reason = f"there is no adapter {name!r}; the model has {list(self._facts.adapters)}"
-            raise errors.UnknownAdapterError(Event("trainable", (str(name),)), [Refusal("known", "", reason)])
+            raise errors.UnknownAdapterError(Event("trainable", (name,)), [Refusal("known", "", reason)])
         return self._facts.adapters[name].trainability == "trainable"
 
     def status(self) -> Status:
@@ -233,10 +240,21 @@ class AdapterState:
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer` with the journal entry after each committed event; return a function that ends it.
 
-        What observers raise is raised together as `ObserverError` after the event, which is complete.
+        What observers raise is raised together as `ObserverError` after the event, which is complete. Ending it twice is ending it once.
+
+        Raises:
+            ArgumentError: `observer` cannot be called. Nothing has changed.
         """
+        if not callable(observer):
+            raise errors.ArgumentError(f"subscribe was given {observer!r}; a function of a journal entry is expected; nothing has changed")
         self._observers.append(observer)
-        return lambda: self._observers.remove(observer)
+        here = [observer]
+
+        def end() -> None:
+            while here:
+                self._observers.remove(here.pop())
+
+        return end
 
     # ----------------------------------------------------------------------------------------------------------------- events
 
@@ -438,7 +456,7 @@ class AdapterState:
 
     @exclusive
     def _enter_disable(self) -> None:
-        self._again_or("disable_adapter", "enter disable_adapter", lambda: Prepared((Event("disable_adapters", holder="context"),)))
+        self._again_or("disable_adapter", "enter disable_adapter", self._prepare_disable_adapter)
 
     @exclusive
     def _leave_disable(self) -> None:
@@ -448,7 +466,7 @@ class AdapterState:
     def _enter_use(self, context: StateContext, names: Names, weights: Sequence[float] | None, on_overlap: Policy | None) -> None:
         context.kept = self._facts
         key = key_of("set_adapter", names, weights, on_overlap)
-        self._again_or("use_adapter", key, lambda: self._prepare_set_adapter(names, weights, on_overlap))
+        self._again_or("use_adapter", key, lambda: self._prepare_use_adapter(names, weights, on_overlap))
 
     @exclusive
     def _leave_use(self, context: StateContext) -> None:
@@ -464,23 +482,23 @@ class AdapterState:
         """Say what an event would do, without doing it. Changes nothing, draws no random number and is not journalled.
 
         Args:
-            event: the name of an event's method, such as ``"set_adapter"``.
+            event: the name of an event's method, such as ``"set_adapter"``, or of a context's, for entering it.
             *args: as for that method.
             **kwargs: as for that method.
 
         Raises:
-            ArgumentError: there is no such event, or an argument has the wrong type.
+            ArgumentError: there is no such event, or an argument is missing, unknown or of the wrong type. Nothing has changed.
             AttachError: the state was detached from its model.
         """
         self._refuse_detached("explain")
-        prepare = getattr(self, f"_prepare_{event}", None)
+        prepare = getattr(self, f"_prepare_{event}", None) if isinstance(event, str) else None
         if prepare is None:
             known = sorted(name.removeprefix("_prepare_") for name in dir(self) if name.startswith("_prepare_"))
             raise errors.ArgumentError(f"explain was given {event!r}; one of {known} is expected; nothing has changed")
         key = key_of(event, *args) if event == "set_adapter" and not kwargs else None
         with self._lock:
             met = self._memory.find(key, self._facts)
-            found = met.plan if met is not None else plan(self.charts, self._facts, prepare(*args, **kwargs).events)
+            found = met.plan if met is not None else plan(self.charts, self._facts, _prepared(prepare, event, args, kwargs).events)
             if met is None and key is not None:
                 self._memory.keep(key, found, None)
         return Explanation(found.accepted, found.refusals, found)
@@ -492,7 +510,7 @@ class AdapterState:
             raise errors.ArgumentError(f"add_adapter was given {name!r} as a name; a str is expected; nothing has changed")
         if not isinstance(config, AdapterConfig):
             raise errors.ArgumentError(
-                f"add_adapter was given a {type(config).__name__} as a config; a LoraConfig, or another value with inference_mode, "
+                f"add_adapter was given {errors.type_of(config)} as a config; a LoraConfig, or another value with inference_mode, "
                 "problems() and place(), is expected; nothing has changed"
             )
         refuse_strange_policy("add_adapter", on_overlap)
@@ -504,10 +522,17 @@ class AdapterState:
         return Prepared((event,), found)
 
     def _prepare_set_adapter(self, names: Names, weights: Sequence[float] | None = None, on_overlap: Policy | None = None) -> Prepared:
-        named = _names("set_adapter", names)
-        if on_overlap is not None:
-            refuse_strange_policy("set_adapter", on_overlap)
-        return Prepared((Event("set_adapter", named, weights=_weights("set_adapter", weights), on_overlap=on_overlap),))
+        named = names_of("set_adapter", names)
+        refuse_strange_policy("set_adapter", on_overlap, carried=True)
+        return Prepared((Event("set_adapter", named, weights=weights_of("set_adapter", weights), on_overlap=on_overlap),))
+
+    def _prepare_use_adapter(self, names: Names, weights: Sequence[float] | None = None, on_overlap: Policy | None = None) -> Prepared:
+        named, given = names_of("use_adapter", names), weights_of("use_adapter", weights)
+        refuse_strange_policy("use_adapter", on_overlap, carried=True)
+        return self._prepare_set_adapter(named, given, on_overlap)
+
+    def _prepare_disable_adapter(self) -> Prepared:
+        return Prepared((Event("disable_adapters", holder="context"),))
 
     def _prepare_delete_adapter(self, name: str) -> Prepared:
         if not isinstance(name, str):
@@ -522,7 +547,8 @@ class AdapterState:
         return (Event("set_adapter", (left[0],)),) if falls else ()
 
     def _prepare_merge_adapter(self, names: Names | None = None, *, safe_merge: bool = False) -> Prepared:
-        named = self._facts.active if names is None else _names("merge_adapter", names)
+        refuse_no_flag("merge_adapter", "safe_merge", safe_merge)
+        named = self._facts.active if names is None else names_of("merge_adapter", names)
         coming = tuple(name for name in named if name in self._facts.adapters and name not in self._facts.active)
         if coming and self._options.merge_activates:
             merged = tuple(dict.fromkeys(self._facts.merged + named))
@@ -540,13 +566,12 @@ class AdapterState:
         return Prepared((Event("disable_adapters"),))
 
     def _prepare_set_requires_grad(self, names: Names, requires_grad: bool = True) -> Prepared:
-        if not isinstance(requires_grad, bool):
-            raise errors.ArgumentError(f"set_requires_grad was given {requires_grad!r}; True or False is expected; nothing has changed")
-        return Prepared((_grad_event(_names("set_requires_grad", names), requires_grad),))
+        refuse_no_flag("set_requires_grad", "requires_grad", requires_grad)
+        return Prepared((_grad_event(names_of("set_requires_grad", names), requires_grad),))
 
     def _prepare_restore(self, snapshot: Snapshot) -> Prepared:
         if not isinstance(snapshot, Snapshot):
-            raise errors.ArgumentError(f"restore was given a {type(snapshot).__name__}; a Snapshot is expected; nothing has changed")
+            raise errors.ArgumentError(f"restore was given {errors.type_of(snapshot)}; a Snapshot is expected; nothing has changed")
         frozen = tuple(name for name in snapshot.adapters if name not in snapshot.trainable)
         missing = [name for name in dict.fromkeys(snapshot.active + snapshot.merged + frozen) if name not in self._facts.adapters]
         if missing:
@@ -569,7 +594,9 @@ class AdapterState:
     def _prepare_merge_and_unload(
         self, progressbar: bool = False, safe_merge: bool = False, adapter_names: Names | None = None
     ) -> Prepared:
-        named = self._facts.active if adapter_names is None else _names("merge_and_unload", adapter_names)
+        refuse_no_flag("merge_and_unload", "progressbar", progressbar)
+        refuse_no_flag("merge_and_unload", "safe_merge", safe_merge)
+        named = self._facts.active if adapter_names is None else names_of("merge_and_unload", adapter_names)
         activate = self._activation(named, self._facts.weights, self._facts.on_overlap)
         merge, _ = self._merge_event(named, plan(self.charts, self._facts, activate).after, safe=safe_merge)
         events = (*activate, merge, Event("unmerge_adapter"), self._delete_event(self.adapters))
@@ -611,7 +638,7 @@ class AdapterState:
 
     def _run(self, name: str, prepared: Prepared, key: Hashable = None) -> None:
         """Plan, let the engine move, commit, tell the observers. An event with a key is kept in memory."""
-        found = self._judged(prepared.events)
+        found = self._judged(prepared.events, name)
         keeps = key is not None and not found.before.merged and not found.after.merged  # no tensors are kept
         after = self._memory.same(found.after) if keeps else found.after
         entry = self._entry(name, found)
@@ -650,13 +677,13 @@ class AdapterState:
             self._tell(entry)
         return True
 
-    def _judged(self, events: Sequence[Event]) -> Plan:
-        """The plan of events that are accepted, taken by the engine too; raise what refuses them."""
+    def _judged(self, events: Sequence[Event], method: str = "") -> Plan:
+        """The plan of events that are accepted, taken by the engine too; raise what refuses them, in the name of the method."""
         found = plan(self.charts, self._facts, events)
         if not found.accepted:
             step = found.steps[-1]
             offered = sum(len(move.subjects) for move in step.moves if move.chart == self.charts.activation.name)
-            raise found.error(step.event, found.refusals, offered, self._opening(step.event, found.refusals))
+            raise found.error(step.event, found.refusals, offered, self._opening(step.event, found.refusals), method)
         self._engine.run(found)
         return found
 
@@ -715,19 +742,19 @@ class AdapterState:
     def _next_number(self) -> int:
         return self._journal[-1].number + 1 if self._journal else 1
 
-    def _refuse_inside_another(self, name: str) -> None:
-        """Refuse an event that was started from inside another one or inside `hold()` by the same thread.
+    def _why_not_now(self) -> str:
+        """Say why the same thread may not start an event: it is inside another one, or inside `hold()`. Empty when it may.
 
         That an event is running is read off the call stack: a flag could stay behind when an interrupt comes just before it is cleared.
         """
-        reason = "hold() is in force in this thread; leave it first" if self._holding == threading.get_ident() else ""
+        if self._holding == threading.get_ident():
+            return "hold() is in force in this thread; leave it first"
         frame: FrameType | None = sys._getframe(1) if self._running is not None else None
-        while frame is not None and not reason:
+        while frame is not None:
             frame = frame.f_back
             if frame is not None and frame is self._running:
-                reason = "another event is still under way in this thread (this one was started by an observer, a config or a guard of it)"
-        if reason:
-            raise errors.EventInProgressError(Event(name), [Refusal("no_event_under_way", "", reason)])
+                return "another event is still under way in this thread (this one was started by an observer, a config or a guard of it)"
+        return ""
 
     def _refuse_detached(self, name: str) -> None:
         """Refuse what is asked of a state that has let go of its model: another one may drive it by now."""
@@ -808,7 +835,8 @@ class Hold:
         state = self._state
         state._lock.acquire()
         try:
-            state._refuse_inside_another("hold")
+            if reason := state._why_not_now():
+                raise errors.EventInProgressError(Event("hold"), [Refusal("no_event_under_way", "", reason)])
             state._holding = threading.get_ident()
         except BaseException:
             state._lock.release()
@@ -817,6 +845,15 @@ class Hold:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._state._holding = None
         self._state._lock.release()
+
+
+def _prepared(prepare: Callable[..., Prepared], event: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Prepared:
+    """Prepare an event that somebody asks about, with arguments that may not be its own."""
+    try:
+        inspect.signature(prepare).bind(*args, **kwargs)
+    except TypeError as error:
+        raise errors.ArgumentError(f"explain of {event}: {error}; nothing has changed") from None
+    return prepare(*args, **kwargs)
 
 
 def _ending_in(found: Plan, after: Facts) -> Plan:
@@ -833,42 +870,6 @@ def _revived(kind: type[AdapterState], model: nn.Module, options: Options) -> Ad
     if link is None:
         return kind(model, options)
     return kind._attached(model, link, {}, repair=False) if link.state is None else link.state
-
-
-def _names(event: str, names: object) -> tuple[str, ...]:
-    """The names as a tuple of the library's own, whatever sequence was given."""
-    if isinstance(names, str):
-        return (names,)
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise errors.ArgumentError(f"{event} was given {names!r}; a name or a list of names is expected; nothing has changed")
-    return tuple(names)
-
-
-def _weights(event: str, weights: object) -> tuple[float, ...] | None:
-    """The weights as floats of the library's own; whether they are as many as the names, and finite, is a guard's to say."""
-    if weights is None:
-        return None
-    if isinstance(weights, str) or not isinstance(weights, Iterable):
-        raise errors.ArgumentError(f"{event} was given the weights {weights!r}; a list of numbers is expected; nothing has changed")
-    given = tuple(weights)
-    if not all(isinstance(weight, numbers.Real) and not isinstance(weight, bool) for weight in given):
-        raise errors.ArgumentError(f"{event} was given the weights {list(given)!r}; real numbers are expected; nothing has changed")
-    return tuple(_float(weight) for weight in given)
-
-
-def _float(number: Any) -> float:
-    """`number` as a float; one too large for it is infinite."""
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf
-
-
-def refuse_strange_policy(event: str, policy: object) -> None:
-    """Refuse a policy that there is not."""
-    known = get_args(Policy)
-    if not isinstance(policy, str) or policy not in known:
-        raise errors.ArgumentError(f"{event} was given on_overlap={policy!r}; one of {known} is expected; nothing has changed")
 
 
 def _grad_event(names: tuple[str, ...], requires_grad: bool) -> Event:

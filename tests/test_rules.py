@@ -306,6 +306,19 @@ BAD: list[tuple[str, Any, type[Exception]]] = [
     ("flag", lambda s: s.set_requires_grad("a", 1), adapterstate.ArgumentError),
     ("snapshot", lambda s: s.restore("x"), adapterstate.ArgumentError),
     ("event", lambda s: s.explain("nope"), adapterstate.ArgumentError),
+    ("event of a wrong type", lambda s: s.explain(3), adapterstate.ArgumentError),
+    ("argument that is missing", lambda s: s.explain("set_adapter"), adapterstate.ArgumentError),
+    ("argument that is unknown", lambda s: s.explain("set_adapter", "a", wieghts=[1]), adapterstate.ArgumentError),
+    ("argument too many", lambda s: s.explain("unmerge_adapter", "a"), adapterstate.ArgumentError),
+    ("unordered weights", lambda s: s.set_adapter(["a", "b"], weights={1.0, 2.0}), adapterstate.ArgumentError),
+    ("weights by name", lambda s: s.set_adapter(["a", "b"], weights={"a": 1, "b": 2}), adapterstate.ArgumentError),
+    ("safe_merge", lambda s: s.merge_adapter(safe_merge="x"), adapterstate.ArgumentError),
+    ("progressbar", lambda s: s.merge_and_unload("yes"), adapterstate.ArgumentError),
+    ("safe_merge of unloading", lambda s: s.merge_and_unload(safe_merge=1), adapterstate.ArgumentError),
+    ("repair", lambda s: adapterstate.attach(s.model, repair="x"), adapterstate.ArgumentError),
+    ("merge_activates", lambda s: adapterstate.attach(s.model, merge_activates=None), adapterstate.ArgumentError),
+    ("unknown name in a context", lambda s: s.use_adapter("nope").__enter__(), adapterstate.UnknownAdapterError),
+    ("name of a wrong type in a context", lambda s: s.use_adapter(3).__enter__(), adapterstate.ArgumentError),
 ]
 
 
@@ -423,6 +436,56 @@ def test_explain_changes_nothing() -> None:
     assert same(look(model, state), before)
 
 
+def test_explain_names_its_arguments() -> None:
+    """Arguments that a method does not have are named as that method's, and nothing private is."""
+    _, state = build()
+    with pytest.raises(adapterstate.ArgumentError, match=r"^explain of set_adapter: missing a required argument: 'names'; nothing has"):
+        state.explain("set_adapter")
+    with pytest.raises(adapterstate.ArgumentError, match=r"^explain of set_adapter: got an unexpected keyword argument 'wieghts'"):
+        state.explain("set_adapter", "a", wieghts=[1])
+
+
+@pytest.mark.parametrize(("event", "args"), [("use_adapter", ("b",)), ("disable_adapter", ())])
+def test_contexts_are_explained(event: str, args: tuple[Any, ...]) -> None:
+    """What entering a context would do is explained by the name that the journal has for it."""
+    model, state = build()
+    before = look(model, state)
+    found = state.explain(event, *args)
+    assert found.accepted
+    assert same(look(model, state), before)
+    with getattr(state, event)(*args):
+        assert state.journal[-1].name == event
+        assert state.facts == found.plan.after
+    assert state.explain("use_adapter", "nope").refusals[0].guard == "known"
+
+
+@pytest.mark.parametrize("name", ["a", ""])
+def test_trainable_of_a_name(name: str) -> None:
+    """Only the name of one adapter can be asked about."""
+    _, state = build()
+    if name:
+        assert state.trainable(name)
+    with pytest.raises(adapterstate.ArgumentError, match=r"trainable was given \['a'\]"):
+        state.trainable(["a"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda s: s.use_adapter("nope").__enter__(), "use_adapter: set_adapter(['nope']) refused; nothing has changed."),
+        (lambda s: s.merge_and_unload(adapter_names=["nope"]), "merge_and_unload: set_adapter(['nope']) refused; nothing has changed."),
+        (lambda s: s.set_adapter("nope"), "set_adapter(['nope']) refused; nothing has changed."),
+    ],
+)
+def test_refusals_name_the_method(act: Any, said: str) -> None:
+    """A step that is refused names the method that was called, and the error survives pickling with it."""
+    _, state = build()
+    with pytest.raises(adapterstate.UnknownAdapterError) as raised:
+        act(state)
+    assert str(raised.value).startswith(said)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+
+
 def test_attachment() -> None:
     """One model has one state; a part, a whole, other options and detaching while adapters are there are refused."""
     model, state = build()
@@ -445,6 +508,27 @@ def test_contexts_without_with_warn() -> None:
     _, state = build()
     with pytest.warns(UserWarning, match="without `with`"):
         state.disable_adapter()
+
+
+def test_contexts_are_good_for_one_use() -> None:
+    """Entering again is an error of this package, and leaving what is not in force does nothing but warn."""
+    _, state = build()
+    context = state.use_adapter("b")
+    with context:
+        pass
+    before = state.facts
+    with pytest.raises(adapterstate.ContextError, match=r"use_adapter\(\) is good for one use; nothing has changed") as raised:
+        context.__enter__()
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+    for fresh in (context, state.use_adapter("b"), state.disable_adapter()):
+        with state.disable_adapter(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fresh.__exit__(None, None, None)
+            assert [str(w.message) for w in caught if "was left without being in force" not in str(w.message)] == []
+            assert len(caught) == 1
+            assert not state.enabled  # the other context still holds
+            fresh._entered = True  # it need not also say that it was not used
+    assert state.facts == before
 
 
 def test_training_with_a_merged_adapter_warns_once() -> None:

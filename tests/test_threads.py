@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import adapterstate
-from adapterstate import AdapterState, EventInProgressError, JournalEntry, LoraConfig, ObserverError
+from adapterstate import AdapterState, ArgumentError, EventInProgressError, JournalEntry, LoraConfig, ObserverError
 
 PATIENCE = 30
 """Seconds after which something that must happen counts as not happening."""
@@ -111,7 +111,7 @@ def test_an_event_of_an_observer_is_refused(state: AdapterState) -> None:
     with pytest.raises(ObserverError, match="set_adapter is complete") as raised:
         state.set_adapter("b")
     assert [type(error) for error in raised.value.exceptions] == [EventInProgressError]
-    assert "nothing has changed" in str(raised.value.exceptions[0])
+    assert "set_adapter(['a']) refused; nothing has changed" in str(raised.value.exceptions[0])
     assert state.active_adapters == ("b",)
     end()
     state.set_adapter("a")
@@ -125,23 +125,33 @@ def entered(context: AbstractContextManager[Any]) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*was called without `with`:UserWarning")  # see test_a_refused_context_was_entered
 @pytest.mark.parametrize(
-    "act",
+    ("act", "call"),
     [
-        lambda state: state.set_adapter("b"),
-        lambda state: state.add_adapter("c", LoraConfig(target_modules=["0"])),
-        lambda state: entered(state.disable_adapter()),
-        lambda state: entered(state.use_adapter("b")),
-        lambda state: entered(state.hold()),
-        lambda state: state.repair(),
+        (lambda state: state.set_adapter("b"), "set_adapter(['b'])"),
+        (lambda state: state.set_adapter(names=["b", "a"], weights=[1, 2]), "set_adapter(['b', 'a'], weights=[1.0, 2.0])"),
+        (lambda state: state.set_adapter(3, weights="x"), "set_adapter([])"),
+        (lambda state: state.add_adapter("c", LoraConfig(target_modules=["0"]), "sum"), "add_adapter(['c'], on_overlap='sum')"),
+        (lambda state: state.set_requires_grad("a", False), "set_requires_grad(['a'], False)"),
+        (lambda state: state.merge_and_unload(adapter_names=["a"]), "merge_and_unload(['a'])"),
+        (lambda state: entered(state.disable_adapter()), "disable_adapter()"),
+        (lambda state: entered(state.use_adapter("b")), "use_adapter(['b'])"),
+        (lambda state: entered(state.hold()), "hold()"),
+        (lambda state: state.repair(), "repair()"),
+        (lambda state: state.delete_adapter(), "delete_adapter()"),
+        (lambda state: state.delete_adapter("a", "b"), "delete_adapter()"),
     ],
-    ids=["set_adapter", "add_adapter", "disable_adapter", "use_adapter", "hold", "repair"],
+    ids=str,
 )
-def test_hold_refuses_events_of_its_own_thread(state: AdapterState, act: Callable[[AdapterState], Any]) -> None:
-    """Inside `hold` an event of the same thread is refused, not waited for, whichever it is; reading goes on; then it is accepted."""
+def test_hold_refuses_events_of_its_own_thread(state: AdapterState, act: Callable[[AdapterState], Any], call: str) -> None:
+    """Inside `hold` an event of the same thread is refused by the call that it was, not waited for, whichever it is.
+
+    Reading goes on; afterwards events are accepted.
+    """
     facts = state.facts
     with state.hold():
-        with pytest.raises(EventInProgressError, match="hold"):
+        with pytest.raises(EventInProgressError, match="hold") as raised:
             act(state)
+        assert str(raised.value).startswith(f"{call} refused; nothing has changed.")
         assert state.explain("set_adapter", "b").accepted
         assert state.check() == ()
         assert state.facts is facts
@@ -230,3 +240,27 @@ def test_an_observer_that_raises_on_entering_leaves_no_context_behind(state: Ada
     end()
     state.enable_adapters()
     assert state.enabled
+
+
+def test_only_functions_observe(state: AdapterState) -> None:
+    """What cannot be called is refused at once, and later events have no observer that fails."""
+    with pytest.raises(ArgumentError, match=r"subscribe was given 3.*nothing has changed"):
+        state.subscribe(3)  # type: ignore[arg-type]
+    state.set_adapter("b")
+
+
+def test_a_subscription_may_be_ended_twice(state: AdapterState) -> None:
+    """Ending twice ends once: another subscription of the same function stays."""
+    heard: list[str] = []
+
+    def observer(entry: JournalEntry) -> None:
+        heard.append(entry.name)
+
+    end, other = state.subscribe(observer), state.subscribe(observer)
+    end()
+    end()
+    state.set_adapter("b")
+    assert heard == ["set_adapter"]
+    other()
+    state.set_adapter("a")
+    assert heard == ["set_adapter"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapterstate.diagrams.finding import found
-from adapterstate.errors import AdapterStateError, ArgumentError
+from adapterstate.errors import AdapterStateError, ArgumentError, type_of
 
 if TYPE_CHECKING:
     from adapterstate import AdapterState
@@ -84,4 +84,4 @@ def _made(name: str | None) -> AdapterState:
         return made
     if isinstance(made, nn.Module):
         return attach(made)
-    raise ArgumentError(f"{name} returned a {type(made).__name__}; an nn.Module or an AdapterState is expected")
+    raise ArgumentError(f"{name} returned {type_of(made)}; an nn.Module or an AdapterState is expected")

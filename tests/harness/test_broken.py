@@ -24,31 +24,17 @@ QUICKEST = {
         "RowWrapsAround NamesCheckedOnTheWay UseForgetsWeights NotFiniteAccepted MergeByModule FallbackPerLayer Fallback "
         "FrozenOnTheWay OurFallback"
     ),
-    3: (
-        "InferenceModeIgnored PrefixNames InactiveMergeAccepted MergeActivates EnableEndsContexts ContextReleasesCall"
-    ),
-    4: (
-        "OurSwitchEnables OurOverlapsOverride"
-    ),
+    3: ("InferenceModeIgnored PrefixNames InactiveMergeAccepted MergeActivates EnableEndsContexts ContextReleasesCall"),
+    4: ("OurSwitchEnables OurOverlapsOverride"),
     5: (
         "FirstOfNoneActive ModuleByModule StringIsLetters OverlapAccepted OnePolicyWillDo EventPolicySurvives "
         "EventPolicyForgotten PartialMergeSilences CacheBelowCopies CopyHidesTuner"
     ),
-    6: (
-        "TakenNameOverwrites SwitchAfterRefusal CarriedPolicyIgnored DeleteEnables TruthIsEnough"
-    ),
-    7: (
-        "AddUnmerges AddEnables TooManyWeightsAccepted"
-    ),
-    8: (
-        "AuxiliaryLeftBehind DisjointRowsRefused DisablingUnmerges EnablingThaws"
-    ),
-    9: (
-        "CopiesOverRowsAccepted"
-    ),
-    10: (
-        "FirstInactiveWhileDisabled NewLayersAreEnabled UseForgetsMerges OtherEndForgotten NeighboursOnly"
-    ),
+    6: ("TakenNameOverwrites SwitchAfterRefusal CarriedPolicyIgnored DeleteEnables TruthIsEnough"),
+    7: ("AddUnmerges AddEnables TooManyWeightsAccepted"),
+    8: ("AuxiliaryLeftBehind DisjointRowsRefused DisablingUnmerges EnablingThaws"),
+    9: ("CopiesOverRowsAccepted"),
+    10: ("FirstInactiveWhileDisabled NewLayersAreEnabled UseForgetsMerges OtherEndForgotten NeighboursOnly"),
 }
 """Seed -> faults that it finds within some ten sequences. It saves time only: benchmarks/harness_teeth.py tries twenty seeds for each."""
 
