@@ -12,7 +12,7 @@ from adapterstate.machine.records import Context, Facts
 from adapterstate.modules.notices import MergedNotice
 from adapterstate.modules.slots import CHILD, slots_of
 from adapterstate.modules.wiring import Binding, Wiring, stamp_of
-from adapterstate.modules.wrapping import BINDINGS, WIRING, is_wrapped
+from adapterstate.modules.wrapping import BINDINGS, WIRING, is_wrapped, why_not_called
 from adapterstate.projection import GradFollows, Shares, requires_grad, view_of
 from adapterstate.records import Finding
 from adapterstate.targets.tree import Tree, survey
@@ -127,11 +127,12 @@ def findings(model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], f
 class Expected:
     """What every module of a cohort has to look like: its adapters, how they take part, and which of them accept gradients."""
 
-    __slots__ = ("equal", "flags", "live", "present", "taking_part", "view", "weighted")
+    __slots__ = ("equal", "flags", "live", "present", "taking_part", "tunes", "view", "weighted")
 
     def __init__(self, context: Context, flags: Mapping[str, bool], *, enabled: bool) -> None:
         self.present = [*context.present]
         self.flags = flags
+        self.tunes = any(slot.tunes for slot in context.present.values())
         self.view = self.equal = view_of(context, enabled=enabled)
         self.live = [share.name for share in self.view.live]
         self.weighted = any(share.weight != 1 for share in self.view.live)
@@ -148,6 +149,8 @@ def _differing(path: str, module: nn.Module, expected: Expected) -> list[Finding
     if [*bindings] != expected.present:
         lost = any(name not in bindings for name in expected.present)
         return [Finding(path, "adapters with weights here", str(expected.present), str(list(bindings)), mendable=not lost)]
+    if "forward" in own and expected.tunes and (reason := why_not_called(module)):
+        found.append(Finding(path, "what runs when the module is called", "the wrapped forward", reason, mendable=False))
     slots = slots_of(module)
     registered = [(name, binding.slot) for name, binding in bindings.items() if binding.slot is not None]
     if [*slots.items()] != registered:  # slots are equal when they are the same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 
 import pytest
@@ -126,6 +127,10 @@ def bring_a_module_of_another(model: nn.Sequential, _: AdapterState) -> None:
     model[4].requires_grad_(False)
 
 
+def replace_a_forward(model: nn.Sequential, _: AdapterState) -> None:
+    model[1].forward = types.MethodType(nn.Linear.forward, model[1])  # type: ignore[method-assign]
+
+
 DAMAGES: dict[Callable[[nn.Sequential, AdapterState], None], list[tuple[str, str, bool]]] = {
     exchange: [
         ("1", "the module that was wrapped here", False),
@@ -150,6 +155,7 @@ DAMAGES: dict[Callable[[nn.Sequential, AdapterState], None], list[tuple[str, str
     run_fewer_with_weights: [("2", "tuners that run in forward", True)],
     thaw_beside_the_adapters: [(f"4.{name}", "requires_grad of a base parameter", True) for name in ("weight", "bias")],
     register_an_adapters_parameter: [("4.weight", "a base parameter", False)],
+    replace_a_forward: [("1", "what runs when the module is called", False)],
     bring_a_module_of_another: [("4", "a module with adapters that the state does not know", False)],
 }
 
@@ -169,6 +175,17 @@ def test_what_is_wrong_is_named(damage: Callable[[nn.Sequential, AdapterState], 
         with pytest.raises(adapterstate.AttachError, match="repair cannot mend"):
             state.repair()
         assert sorted((finding.where, finding.what, finding.mendable) for finding in state.check()) == sorted(found)
+
+
+def test_a_forward_that_hides_nothing_is_healthy() -> None:
+    """A forward may be replaced where only copies are read, and by a hook that calls the one that it has replaced."""
+    model, state = build()
+    plain = model(torch.tensor([0, 1]))
+    model[3].forward = types.MethodType(nn.Linear.forward, model[3])  # type: ignore[method-assign]
+    model[1]._old_forward = model[1].forward
+    model[1].forward = lambda *args: model[1]._old_forward(*args)  # type: ignore[method-assign,operator]
+    assert torch.equal(model(torch.tensor([0, 1])), plain)
+    assert state.check() == ()
 
 
 def test_a_model_left_alone_is_healthy() -> None:

@@ -194,8 +194,12 @@ def why_not_swappable(module: nn.Module) -> str | None:
 
 
 def why_not_called(module: nn.Module) -> str | None:
-    """Say why a generated class's forward would not run on `module`; None when it would."""
-    if "forward" in module.__dict__:
+    """Say why a generated class's forward would not run on `module`; None when it would.
+
+    A hook that came later and keeps the generated forward as ``_old_forward``, as accelerate's do, calls it.
+    """
+    own = module.__dict__
+    if "forward" in own and getattr(own.get("_old_forward"), "__func__", None) is not Wrapped.forward:
         return "its forward was replaced on the instance itself, so no class's forward runs; add adapters before other libraries hook it"
     return None
 

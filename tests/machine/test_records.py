@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapterstate.machine.records import Event, Facts, Footprint, Refusal
+from adapterstate.machine.records import NOTHING, Context, Event, Facts, Footprint, ModuleFacts, Refusal
 
 TABLE = (32000, 2048)
 
@@ -73,3 +73,11 @@ def test_a_fresh_model_is_enabled() -> None:
     assert Facts().enabled
     assert not Facts(enablement="disabled").enabled
     assert (Facts().active, Facts().merged, dict(Facts().modules)) == ((), (), {})
+
+
+def test_a_module_without_adapters_has_an_empty_context() -> None:
+    """The context of a path is that of its module, and an empty one where no adapter has weights."""
+    here = Context(active=("a",))
+    facts = Facts(modules={"x": ModuleFacts("active", here)})
+    assert facts.context_of("x") is here
+    assert facts.context_of("y") is NOTHING
