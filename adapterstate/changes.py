@@ -13,6 +13,7 @@ from torch import nn
 
 from adapterstate.commit import Transaction
 from adapterstate.machine.records import Cohort, Facts, ModuleFacts
+from adapterstate.modules.notices import MergedNotice
 from adapterstate.modules.slots import CHILD, Slot, Slots
 from adapterstate.modules.wiring import Binding, Cache, wire
 from adapterstate.modules.wrapping import BINDINGS, WIRING, generated_class
@@ -32,6 +33,7 @@ class Change:
         coming: name of the adapter that comes; empty where none does.
         added: path -> binding of that adapter.
         caches: path -> a merged part that has been computed already.
+        notice: what warns while something merged is trainable.
     """
 
     before: Facts
@@ -42,6 +44,7 @@ class Change:
     coming: str = ""
     added: Mapping[str, Binding] = attrs.field(factory=dict)
     caches: Mapping[str, Cache] = attrs.field(factory=dict)
+    notice: MergedNotice | None = None
 
     @property
     def going(self) -> tuple[str, ...]:
@@ -67,6 +70,7 @@ def collect(transaction: Transaction, model: nn.Module, change: Change) -> None:
         if gone:
             _go(transaction, change, cohort, gone)
     _adapters(transaction, change)
+    _notice(transaction, change)
     if bool(change.before.adapters) is not bool(change.after.adapters):
         _base(transaction, model, change)
 
@@ -155,7 +159,22 @@ def _wiring(transaction: Transaction, change: Change, cohort: Cohort, new: Modul
         known = change.caches.get(path)
         if known is None and old is not None:
             known = own[WIRING].cache
-        transaction.item(own, WIRING, wire(module, bindings, view, training=training, known=known))
+        transaction.item(own, WIRING, wire(module, bindings, view, training=training, known=known, notice=change.notice))
+
+
+def merged_and_trainable(facts: Facts) -> tuple[str, ...]:
+    """The adapters that a forward in training mode warns about."""
+    return tuple(name for name in facts.merged if facts.adapters[name].trainability == "trainable")
+
+
+def _notice(transaction: Transaction, change: Change) -> None:
+    """Collect what the warning says from now on; it is given again where an adapter has joined those it was given for."""
+    names, notice = merged_and_trainable(change.after), change.notice
+    if notice is None or names == notice.names:
+        return
+    if not set(names) <= set(notice.names):
+        transaction.attribute(notice, "said", False)
+    transaction.attribute(notice, "names", names)
 
 
 def _seen(facts: Facts, module: ModuleFacts) -> tuple[View, bool]:
@@ -225,7 +244,14 @@ def _register(transaction: Transaction, module: nn.Module, slots: Mapping[str, S
         transaction.item(container.__dict__, "_modules", dict(slots))
 
 
-def rewire_all(transaction: Transaction, model: nn.Module, facts: Facts, modules: Mapping[str, nn.Module], follows: GradFollows) -> None:
+def rewire_all(
+    transaction: Transaction,
+    model: nn.Module,
+    facts: Facts,
+    modules: Mapping[str, nn.Module],
+    follows: GradFollows,
+    notice: MergedNotice,
+) -> None:
     """Collect the whole projection again, whatever torch looks like now; merged parts are computed anew."""
     for path, record in facts.modules.items():
         module = modules[path]
@@ -233,7 +259,7 @@ def rewire_all(transaction: Transaction, model: nn.Module, facts: Facts, modules
         bindings = {name: module.__dict__[BINDINGS][name] for name in record.context.present}
         transaction.item(module.__dict__, BINDINGS, bindings)
         _register(transaction, module, {name: binding.slot for name, binding in bindings.items() if binding.slot is not None})
-        transaction.item(module.__dict__, WIRING, wire(module, bindings, view, training=training))
+        transaction.item(module.__dict__, WIRING, wire(module, bindings, view, training=training, notice=notice))
     adapters: set[int] = set()
     for name, adapter in facts.adapters.items():
         for path in adapter.modules:

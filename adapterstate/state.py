@@ -19,7 +19,7 @@ from torch import nn
 
 from adapterstate import errors
 from adapterstate.calling import call_of
-from adapterstate.changes import Change, collect, rewire_all
+from adapterstate.changes import Change, collect, merged_and_trainable, rewire_all
 from adapterstate.commit import Batch, Transaction
 from adapterstate.compiled import CompileWatch
 from adapterstate.contexts import StateContext
@@ -34,6 +34,7 @@ from adapterstate.machine.records import Event, Facts, Policy, Refusal
 from adapterstate.memory import Memory, key_of
 from adapterstate.modules.merging import why_not_finite, why_not_mergeable
 from adapterstate.modules.method import AdapterConfig
+from adapterstate.modules.notices import MergedNotice
 from adapterstate.modules.slots import Slots
 from adapterstate.modules.wiring import Binding, Cache, bind, make_cache, stamp_of
 from adapterstate.modules.wrapping import BINDINGS, WIRING, why_covered
@@ -115,6 +116,7 @@ class AdapterState:
         self._holding: int | None = None
         self._detached = False
         self._compiles = CompileWatch()
+        self._notice = MergedNotice()
         self._memory = Memory()
         STATES.add(self)
 
@@ -409,8 +411,8 @@ class AdapterState:
         moved = [finding.where for finding in found if not finding.mendable]
         if moved:
             raise errors.AttachError(
-                f"repair cannot mend {moved}: modules were exchanged, base parameters overwritten or adapters taken out of them; "
-                "nothing has changed. Put the modules back, or start again from the base."
+                f"repair cannot mend {moved}: modules were exchanged, their forward replaced, base parameters overwritten or adapters "
+                "taken out of them; nothing has changed. Put the modules back, or start again from the base."
             )
         with Transaction(self._journal) as transaction:
             self._collect_all(transaction)
@@ -711,7 +713,7 @@ class AdapterState:
             write_values(transaction, self.model, modules, values, found.before.base_trainable)
         before, after = found.before, found.after
         coming = found.steps[0].event.adapters[0] if added else ""
-        change = Change(before, after, found.cohorts, modules, self._options.grad_follows, coming, added, prepared.caches)
+        change = Change(before, after, found.cohorts, modules, self._options.grad_follows, coming, added, prepared.caches, self._notice)
         collect(transaction, self.model, change)
         if not before.adapters and after.adapters:
             transaction.item(self.model.__dict__, LINK, Link(self))
@@ -726,7 +728,7 @@ class AdapterState:
 
     def _collect_all(self, transaction: Transaction) -> None:
         """Collect the whole projection again, whatever torch looks like now."""
-        rewire_all(transaction, self.model, self._facts, self._modules, self._options.grad_follows)
+        rewire_all(transaction, self.model, self._facts, self._modules, self._options.grad_follows, self._notice)
 
     def _tell(self, entry: JournalEntry) -> None:
         """Call every observer; raise together what they raised. The event is complete."""
@@ -819,6 +821,8 @@ class AdapterState:
             raise errors.AttachError(f"the copy has lost the adapters at {missing}; nothing has changed")
         self._modules = {path: modules[path] for path in facts.modules}
         self._facts = facts
+        notices = (live for module in self._modules.values() for live in module.__dict__[WIRING].live if type(live) is MergedNotice)
+        self._notice = next(notices, MergedNotice(merged_and_trainable(facts)))
         for module in self._modules.values():  # the tensors of a copy have identities and versions of their own
             cache = module.__dict__[WIRING].cache
             if cache is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import pickle
 import re
@@ -544,6 +545,54 @@ def test_training_with_a_merged_adapter_warns_once() -> None:
         state.set_requires_grad("a", False)
         state.merge_adapter()
         model(X)
+
+
+def forward_twice(model: nn.Module) -> list[warnings.WarningMessage]:
+    """Everything that two forwards in training mode warn about."""
+    model.train()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model(X)
+        model(X)
+    return caught
+
+
+def line_of_the_call(function: Any, call: str) -> int:
+    """The first line of a function that holds `call`."""
+    lines, first = inspect.getsourcelines(function)
+    return first + next(number for number, line in enumerate(lines) if call in line)
+
+
+def test_a_merge_is_spoken_of_once() -> None:
+    """However many modules and sets of adapters are merged, one warning names them, at the line that calls the model."""
+    model, state = build()
+    state.add_adapter("c", LoraConfig(target_modules=["l1"]))
+    state.set_adapter(["a", "c"])
+    state.merge_adapter()
+    assert len({tuple(record.context.merged) for record in state.facts.modules.values()} - {()}) == 2
+    (warning,) = forward_twice(model)
+    assert "while ['a', 'c'] are merged" in str(warning.message)
+    assert (warning.filename, warning.lineno) == (__file__, line_of_the_call(forward_twice, "model(X)"))
+
+
+def test_a_merge_is_spoken_of_again_only_when_more_is_merged() -> None:
+    """Another merge warns once more; disabling and enabling, freezing one of them, and copies of the model do not."""
+    model, state = build()
+    state.set_adapter(["a", "b"])
+    state.merge_adapter("a")
+    assert len(forward_twice(model)) == 1
+    state.merge_adapter(["a", "b"])
+    assert ["['a', 'b'] are merged" in str(warning.message) for warning in forward_twice(model)] == [True]
+    copied = copy.deepcopy(model)
+    adapterstate.attach(copied)
+    assert forward_twice(copied) == []
+    state.disable_adapters()
+    state.enable_adapters()
+    state.set_requires_grad("b", False)
+    assert forward_twice(model) == []
+    state.unmerge_adapter()
+    state.merge_adapter()
+    assert ["['a'] are merged" in str(warning.message) for warning in forward_twice(model)] == [True]
 
 
 def test_one_writer() -> None:

@@ -220,7 +220,15 @@ class Wiring:
         self.cache = cache
 
 
-def wire(module: nn.Module, bindings: Bindings, view: View, *, training: bool, known: Cache | None = None) -> Wiring:
+def wire(
+    module: nn.Module,
+    bindings: Bindings,
+    view: View,
+    *,
+    training: bool,
+    known: Cache | None = None,
+    notice: MergedNotice | None = None,
+) -> Wiring:
     """Make what `module` consults in order to compute as `view` says.
 
     Args:
@@ -229,15 +237,16 @@ def wire(module: nn.Module, bindings: Bindings, view: View, *, training: bool, k
         view: the projection of its state.
         training: whether a merged adapter is trainable, so that a forward in training mode warns.
         known: a cache that may be kept if it holds the same adapters.
+        notice: what warns then; None for nothing.
     """
     cache: Cache | None = None
     if view.cached:
         cache = known if known is not None and known.shares == view.cached else make_cache(module, bindings, view.cached)
     live = tuple([_weighted(part, share.weight) for share in view.live for part in bindings[share.name].tuners])
     if cache is not None and view.reads_cache:
-        notice: tuple[Live, ...] = (MergedNotice(tuple(share.name for share in view.cached)),) if training else ()
+        warns: tuple[Live, ...] = (notice,) if training and notice is not None else ()
         buffers = {key: read for key, read in _replaced(module, bindings, view.cached).items() if key in module._buffers}
-        return Wiring(view, {**cache.reads, **buffers}, None, live + notice, cache)
+        return Wiring(view, {**cache.reads, **buffers}, None, live + warns, cache)
     reads = _replaced(module, bindings, view.replacing) if view.replacing else _NO_READS
     return Wiring(view, reads, rows_forward(module, reads) if reads else None, live, cache)
 
