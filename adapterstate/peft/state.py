@@ -312,9 +312,9 @@ class PeftState(AdapterState):
 
     # ------------------------------------------------------------------------------------------------------------------ preparing
 
-    def _judged(self, events: Sequence[Event]) -> Plan:
+    def _judged(self, events: Sequence[Event], method: str = "") -> Plan:
         try:
-            return super()._judged(events)
+            return super()._judged(events, method)
         except errors.NotMergeableError as error:
             raise texts.as_peft_raises(error) from error.__cause__
 
