@@ -131,17 +131,18 @@ def _come(transaction: Transaction, change: Change, cohort: Cohort) -> None:
 
 def _go(transaction: Transaction, change: Change, cohort: Cohort, names: tuple[str, ...]) -> None:
     """Collect the writes by which adapters leave modules that keep others."""
+    modules, without = change.modules, transaction.without
     for path in cohort.paths:
-        own = change.modules[path].__dict__
-        transaction.without(own, BINDINGS, names)
+        own = modules[path].__dict__
+        without(own, BINDINGS, names)
         container = own["_modules"].get(CHILD)
         if container is None:
             continue
         slots = container._modules
         if len(slots) <= len(names) and all(name in names for name in slots):
-            transaction.without(own, "_modules", (CHILD,))
+            without(own, "_modules", (CHILD,))
         else:
-            transaction.without(container.__dict__, "_modules", names)
+            without(container.__dict__, "_modules", names)
 
 
 def _wiring(transaction: Transaction, change: Change, cohort: Cohort, new: ModuleFacts) -> None:

@@ -221,8 +221,8 @@ class Transaction:
         """Exchange the mapping ``holder[key]`` for one without the keys `gone`; undoing brings back the old one in its old order."""
         old = holder[key]
         if len(gone) == 1 and next(reversed(old)) == gone[0]:
-            # the last one comes back in its place anyway
-            self._into(_Items).append((old, gone[0], old[gone[0]], MISSING))
+            (name,) = gone  # the last one comes back in its place anyway
+            self._into(_Items).append((old, name, old[name], MISSING))
         else:
             self._into(_Items).append((holder, key, old, {name: value for name, value in old.items() if name not in gone}))
 
@@ -246,11 +246,10 @@ class Transaction:
 
     def _into(self, kind: type[_Writes]) -> list[tuple[Any, Any, Any, Any]]:
         """Where the next write of a kind goes: to those that it follows, if they are of that kind."""
-        last = self._writes[-1] if self._writes else None
-        if type(last) is not kind:
-            last = kind()
-            self._writes.append(last)
-        return last.all
+        writes = self._writes
+        if not writes or type(writes[-1]) is not kind:
+            writes.append(kind())
+        return writes[-1].all  # type: ignore[attr-defined,no-any-return]
 
     def batch(self) -> Batch | None:
         """Return what was collected as one write that can be done again; None where some of it cannot be."""

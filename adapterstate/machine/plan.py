@@ -421,17 +421,17 @@ def _changed(
     Modules that shared a context share the new one too (where `shared` agrees), so the work is done once per cohort. A module whose
     context stays the same keeps its record; one with no adapter left is dropped.
     """
-    cohorts: dict[tuple[int, int], ModuleFacts | None] = {}
+    made: dict[tuple[int, int], ModuleFacts | None] = {}
     modules = dict(facts.modules)
     touched = False
     for path in paths:
         old = facts.modules.get(path)
         cohort = (id(old.context) if old else 0, shared(path))
-        if cohort not in cohorts:
+        if cohort not in made:
             before = old.context if old else Context()
             new = renew(path, before)
-            cohorts[cohort] = None if _same(before, new) else ModuleFacts(state_of(new), new)
-        record = cohorts[cohort]
+            made[cohort] = None if _same(before, new) else ModuleFacts(state_of(new), new)
+        record = made[cohort]
         if record is None:
             continue
         touched = True
