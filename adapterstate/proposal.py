@@ -5,12 +5,13 @@ Whatever is wrong becomes a report under the name of the guard that refuses it, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 from torch import nn
 
 from adapterstate.machine.records import Footprint, Proposal, SlotFacts
+from adapterstate.modules.keeping import placement_of, problems_of, refuse_strange_names, refuse_strange_site
 from adapterstate.modules.method import AdapterConfig, Placement, Site, base_tensor, is_auxiliary, is_tuner
 from adapterstate.modules.slots import first_paths
 from adapterstate.modules.wrapping import is_wrapped, why_not_called, why_not_swappable
@@ -43,12 +44,15 @@ def prospect(model: nn.Module, config: AdapterConfig, wrapped: Mapping[str, nn.M
         config: where and what.
         wrapped: path -> module for those that hold an adapter already; a module keeps the path under which it was first wrapped.
         base_trainable: names of the base parameters that require grad.
+
+    Raises:
+        ProtocolError: the config, or a method that it places, does not keep to its protocol.
     """
-    problems = config.problems()
+    problems = problems_of(config)
     if problems:
         return Prospect(Proposal(config, {}, base_trainable), {"config_is_supported": {"": "; ".join(problems)}})
-    placement = config.place(model)
-    sites = _by_path(model, placement, wrapped)
+    placement = placement_of(config, model)
+    sites = _by_path(model, config, placement, wrapped)
     reports: Reports = {
         "targets_match": dict(placement.target_problems),
         "forward_is_called": dict(placement.uncalled),
@@ -65,13 +69,14 @@ def prospect(model: nn.Module, config: AdapterConfig, wrapped: Mapping[str, nn.M
     return Prospect(Proposal(config, slots, base_trainable), reports, sites, placement.warnings)
 
 
-def _by_path(model: nn.Module, placement: Placement, wrapped: Mapping[str, nn.Module]) -> dict[str, list[Site]]:
+def _by_path(model: nn.Module, config: AdapterConfig, placement: Placement, wrapped: Mapping[str, nn.Module]) -> dict[str, list[Site]]:
     """The sites by the one path that names their module: the one it was wrapped under, else its first."""
     paths = {id(module): path for path, module in wrapped.items()}
-    if any(id(site.module) not in paths for site in placement.sites):
+    if any(id(getattr(site, "module", None)) not in paths for site in placement.sites):
         paths = {id(module): path for path, module in first_paths(model)} | paths
     sites: dict[str, list[Site]] = {}
     for site in placement.sites:
+        refuse_strange_site(config, site, paths)
         sites.setdefault(paths[id(site.module)], []).append(site)
     return sites
 
@@ -84,7 +89,9 @@ def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: di
         return shared[kinds]
     replaces: dict[str, Footprint] = {}
     for site, method in replacing:
-        for name, rows in method.replaces().items():
+        found = method.replaces()
+        refuse_strange_names(method, found, _held(site.module), site.path)
+        for name, rows in found.items():
             shape = tuple(base_tensor(site.module, name).shape)
             footprint = Footprint(None if rows is None else frozenset(rows), shape, why_fixed(site.module, name))
             old = replaces.get(name)
@@ -95,6 +102,11 @@ def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: di
     tunes = any(is_tuner(site.method) for site in sites)
     slot = SlotFacts(kinds, tunes, replaces)
     return slot if replaces else shared.setdefault(kinds, slot)
+
+
+def _held(module: nn.Module) -> Iterator[str]:
+    """Names of the parameters and buffers that a module holds."""
+    return (name for registry in (module._parameters, module._buffers) for name, tensor in registry.items() if tensor is not None)
 
 
 def _union(one: Footprint, two: Footprint) -> Footprint:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 import adapterstate
-from adapterstate import AdapterConfig, LoraConfig, Placement, Site, Tuner
+from adapterstate import AdapterConfig, LoraConfig, Placement, ProtocolError, Site, Tuner
 
 
 @pytest.fixture(autouse=True)
@@ -246,3 +247,139 @@ def test_all_doors() -> None:
     state.merge_and_unload()
     torch.testing.assert_close(model[0].bias.detach(), before["0.bias"] + 1)
     assert type(model[0]) is nn.Linear
+
+
+def odd(**members: Any) -> Any:
+    """A config that places a shift with these members in place of its own."""
+    method = type("Odd", (Shift,), {name: member for name, member in members.items() if name != "kind"})(1.0, members.get("kind", "odd"))
+    return placing(lambda model: Placement((Site("0", model[0], method),)))
+
+
+def placing(place: Callable[[Any], Any], **members: Any) -> Any:
+    """A config with this `place`."""
+    return type("OddConfig", (ShiftConfig,), {"place": lambda _, model: place(model), **members})(1.0)
+
+
+STRAY = nn.Linear(3, 4)
+
+BAD_CONFIGS: dict[str, tuple[Any, str]] = {
+    "problems: None": (placing(lambda _: Placement(), problems=lambda _: None), "OddConfig.problems(): it returned None; a tuple of texts"),
+    "problems: text": (placing(lambda _: Placement(), problems=lambda _: "bad"), "OddConfig.problems(): it returned 'bad'; a tuple of"),
+    "place: None": (placing(lambda _: None), "OddConfig.place(): it returned None; a Placement is expected"),
+    "place: sites": (placing(lambda _: Placement(None)), "OddConfig.place(): its sites are None"),
+    "place: no site": (placing(lambda _: Placement((7,))), "OddConfig.place(): one of its sites is 7; a Site is expected"),
+    "place: problems": (placing(lambda _: Placement((), target_problems="no")), "OddConfig.place(): its target_problems is 'no'"),
+    "place: warnings": (placing(lambda _: Placement((), warnings="no")), "OddConfig.place(): its warnings are 'no'"),
+    "place: stray module": (
+        placing(lambda _: Placement((Site("0", STRAY, Shift(1.0)),))),
+        "OddConfig.place(): its site '0' is for a Linear that is not in the model",
+    ),
+    "place: no method": (
+        placing(lambda model: Placement((Site("0", model[0], 3),))),
+        "OddConfig.place(): its site '0' has 3 as method; a Tuner or an Auxiliary is expected",
+    ),
+    "kind": (odd(kind=None), "Odd.kind for 0: it is None; a non-empty text is expected"),
+    "tensors: None": (odd(tensors=lambda *_, **__: None), "Odd.tensors() for 0: it returned None; a dict of names and tensors"),
+    "tensors: number": (odd(tensors=lambda *_, **__: {"shift": 3}), "Odd.tensors() for 0: its 'shift' is 3; a tensor is expected"),
+    "tensors: name": (odd(tensors=lambda *_, **__: {"a.b": torch.ones(4)}), "Odd.tensors() for 0: it names a tensor 'a.b'; a non-empty"),
+    "live: None": (odd(live=lambda *_: None), "Odd.live() for 0: it returned None; what can be called"),
+    "live: function": (odd(live=lambda *_: len), "Odd.live() for 0: it returned <built-in function len>"),
+    "twice": (
+        placing(lambda model: Placement((Site("0", model[0], Shift(1.0)), Site("0", model[0], Shift(2.0))))),
+        "0: two methods of one adapter use the same name for a tensor: ['shift']",
+    ),
+    "shares": (
+        placing(lambda model: Placement((Site("0", model[0], Shift(1.0), shares={"other": (STRAY, "x")}),))),
+        "0: 'other' is said to be 'x' of a module that holds no such tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CONFIGS)
+@pytest.mark.parametrize("adapters", [0, 1])
+def test_a_kind_that_breaks_the_protocol_is_refused(kind: str, adapters: int) -> None:
+    """The error names the class at fault, what it gave, the module and what is expected; the model is as it was."""
+    config, said = BAD_CONFIGS[kind]
+    model, x = nn.Sequential(nn.Linear(3, 4)), torch.randn(2, 3)
+    state = adapterstate.attach(model)
+    if adapters:
+        state.add_adapter("up", ShiftConfig(1.0))
+    before, output, drawn, facts, kinds = values(model), model(x), torch.get_rng_state(), state.facts, [type(m) for m in model.modules()]
+    with pytest.raises(ProtocolError) as raised:
+        state.add_adapter("odd", config)
+    assert str(raised.value).startswith(said)
+    assert str(raised.value).endswith("; nothing has changed")
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+    assert same(values(model), before)
+    assert torch.equal(model(x), output)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert (state.facts, [type(m) for m in model.modules()], state.check()) == (facts, kinds, ())
+
+
+@pytest.mark.parametrize(
+    ("deltas", "said"),
+    [
+        (None, "it returned None; a dict of names of parameters and tensors is expected"),
+        ({"bias": torch.ones(3)}, "its 'bias' is a tensor of shape (3,); a tensor of the base's shape (4,) is expected"),
+        ({"bias": 1.0}, "its 'bias' is 1.0; a tensor of the base's shape (4,) is expected"),
+        ({"biases": torch.ones(4)}, "it names 'biases', which the module has not; names out of ['weight', 'bias'] are expected"),
+    ],
+)
+@pytest.mark.parametrize("merge", ["merge_adapter", "merge_and_unload"])
+def test_a_delta_that_does_not_fit_is_refused(deltas: Any, said: str, merge: str) -> None:
+    """Merging is refused where the delta cannot be added to what the module holds; the model is as it was."""
+    model, x = nn.Sequential(nn.Linear(3, 4)), torch.randn(2, 3)
+    state = adapterstate.attach(model)
+    state.add_adapter("odd", odd(delta=lambda *_: deltas))
+    before, output, facts = values(model), model(x), state.facts
+    with pytest.raises(ProtocolError) as raised:
+        getattr(state, merge)()
+    assert str(raised.value) == f"Odd.delta() for 0: {said}; nothing has changed"
+    assert same(values(model), before)
+    assert torch.equal(model(x), output)
+    assert (state.facts, state.check()) == (facts, ())
+
+
+@attrs.frozen
+class OddCopy:
+    """An auxiliary that says to replace something."""
+
+    names: Any
+    kind: str = "odd"
+
+    def tensors(self, module: nn.Module, *, autocast: bool) -> Mapping[str, torch.Tensor]:
+        return {}
+
+    def replaces(self) -> Any:
+        return self.names
+
+    def replacement(self, name: str, base: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return base
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (None, "it returned None; a dict of names and rows is expected"),
+        ({"weights": None}, "it names 'weights', which the module has not; names out of ['weight', 'bias'] are expected"),
+    ],
+)
+def test_an_auxiliary_replaces_what_is_there(names: Any, said: str) -> None:
+    """A replaced tensor that the module does not hold is refused; the model is as it was."""
+    model = nn.Sequential(nn.Linear(3, 4))
+    state = adapterstate.attach(model)
+    with pytest.raises(ProtocolError) as raised:
+        state.add_adapter("odd", placing(lambda model: Placement((Site("0", model[0], OddCopy(names)),))))
+    assert str(raised.value) == f"OddCopy.replaces() for 0: {said}; nothing has changed"
+    assert type(model[0]) is nn.Linear
+    assert state.adapters == ()
+
+
+def test_a_weight_needs_a_live_object_that_can_have_one() -> None:
+    """A live object without `weighted` runs with the weight 1 only."""
+    model = nn.Sequential(nn.Linear(3, 4))
+    state = adapterstate.attach(model)
+    state.add_adapter("up", ShiftConfig(1.0))
+    with pytest.raises(ProtocolError, match=r"^Shift.live\(\) for 0: what it returned has no weighted\(\).*nothing has changed"):
+        state.set_adapter("up", weights=[0.5])
+    assert (state.weights, state.check()) == ({"up": 1.0}, ())

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from adapterstate.errors import ProtocolError
+from adapterstate.modules.keeping import asked, refuse_strange_deltas, refuse_strange_live, refuse_strange_tensors
 from adapterstate.modules.method import Live, Method, Site, base_tensor, is_auxiliary, is_tuner
 from adapterstate.modules.notices import MergedNotice
 from adapterstate.modules.reads import Cached, Replaced
@@ -49,14 +51,19 @@ class Part:
         method: how it computes.
         tensors: by name; the slot's own dict where nothing is shared.
         live: what runs in forward, for a tuner.
+        path: of the module, for messages.
     """
 
-    __slots__ = ("live", "method", "tensors")
+    __slots__ = ("live", "method", "path", "tensors")
 
-    def __init__(self, method: Method, tensors: Mapping[str, torch.Tensor], module: nn.Module) -> None:
+    def __init__(self, method: Method, tensors: Mapping[str, torch.Tensor], module: nn.Module, path: str = "") -> None:
         self.method = method
         self.tensors = tensors
-        self.live: Live | None = method.live(module, tensors) if is_tuner(method) else None
+        self.path = path
+        self.live: Live | None = None
+        if is_tuner(method):
+            self.live = method.live(module, tensors)
+            refuse_strange_live(method, self.live, path)
 
 
 class Binding:
@@ -89,16 +96,18 @@ def bind(site_groups: Mapping[int, Sequence[Site]], *, autocast: bool) -> dict[i
         autocast: whether half-precision base weights get float32 adapter parameters.
 
     Raises:
-        ValueError: two methods on one module use the same name for a tensor.
+        ProtocolError: a method does not keep to its protocol, or two on one module use the same name for a tensor.
     """
     slots: dict[int, Slot | None] = {}
     own: dict[int, list[Mapping[str, torch.Tensor]]] = {}
     with torch.inference_mode(False), torch.no_grad():
         for key, sites in site_groups.items():
             own[key] = made = [site.method.tensors(site.module, autocast=autocast) for site in sites]
+            for site, tensors in zip(sites, made, strict=True):
+                refuse_strange_tensors(site, tensors)
             together = made[0] if len(made) == 1 else {name: tensor for tensors in made for name, tensor in tensors.items()}
             if len(together) < sum(map(len, made)):
-                raise ValueError(f"{sites[0].path}: two methods of one adapter use the same name for a tensor: {sorted(together)}")
+                raise ProtocolError(sites[0].path, f"two methods of one adapter use the same name for a tensor: {sorted(together)}")
             slots[key] = Slot(together) if together else None
     return {
         key: Binding(slots[key], [_part(site, tensors, slots) for site, tensors in zip(sites, own[key], strict=True)])
@@ -110,13 +119,14 @@ def _part(site: Site, made: Mapping[str, torch.Tensor], slots: Mapping[int, Slot
     """Give a method its tensors: the dict of its slot if that holds them all, so that a lookup costs nothing more."""
     slot = slots[id(site.module)]
     if slot is not None and not site.shares and made.keys() <= slot._parameters.keys():
-        return Part(site.method, slot._parameters, site.module)  # type: ignore[arg-type]
+        return Part(site.method, slot._parameters, site.module, site.path)  # type: ignore[arg-type]
     homes = {name: (slot, name) for name in made if slot is not None}
     for name, (owner, key) in site.shares.items():
-        home = slots[id(owner)]
-        assert home is not None, f"{site.path}: {name} is said to be shared from a module that holds no tensors of this adapter"
+        home = slots.get(id(owner))
+        if home is None or (key not in home._parameters and key not in home._buffers):
+            raise ProtocolError(site.path, f"{name!r} is said to be {key!r} of a module that holds no such tensor of this adapter")
         homes[name] = (home, key)
-    return Part(site.method, SharedTensors(homes), site.module)
+    return Part(site.method, SharedTensors(homes), site.module, site.path)
 
 
 # ----------------------------------------------------------------------------------------------------------- what is merged
@@ -170,7 +180,9 @@ def normal_form(module: nn.Module, bindings: Bindings, shares: Shares) -> dict[s
         for share in shares:
             for part in bindings[share.name].parts:
                 if is_tuner(part.method):
-                    for key, delta in part.method.delta(module, part.tensors).items():
+                    deltas = part.method.delta(module, part.tensors)
+                    refuse_strange_deltas(part.method, deltas, module, part.path)
+                    for key, delta in deltas.items():
                         if key not in wide:
                             wide[key] = _wide(module, key, replaced.get(key))
                         wide[key].add_(delta, alpha=share.weight)
@@ -258,7 +270,11 @@ _NO_READS: Mapping[str, Any] = {}
 def _weighted(part: Part, weight: float) -> Live:
     """What a tuner runs in forward, with this weight."""
     assert part.live is not None
-    return part.live if weight == 1 else part.live.weighted(weight)
+    if weight == 1:
+        return part.live
+    if not hasattr(part.live, "weighted"):
+        raise ProtocolError(asked(part.method, "live()", part.path), "what it returned has no weighted(), which a weight needs")
+    return part.live.weighted(weight)
 
 
 def make_cache(module: nn.Module, bindings: Bindings, shares: Shares) -> Cache:
