@@ -13,6 +13,7 @@ from adapterstate import checking as checks
 from adapterstate.diagrams import command as diagrams
 from adapterstate.inspector import command as inspections
 from adapterstate.peft import command as audits
+from adapterstate.usage import positive
 
 NEEDED = {"rich": "rich", "sklearn": "scikit-learn"}
 """What the demo imports -> the package that it comes from."""
@@ -24,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None for those of the process.
     """
-    given = _parser().parse_args(arguments)
+    given, strange = _parser().parse_known_args(arguments)
+    if strange:  # the usage of the command helps, that of the whole does not
+        given.command.error(f"unrecognized arguments: {' '.join(strange)}")
     run: Callable[[argparse.Namespace], int] = given.run
     return run(given)
 
@@ -83,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 if the model at the end is the one from before the first adapter, 1 if not, 2 if a package is missing.",
     )
     demo.add_argument(
-        "--steps", type=_positive, metavar="N", help="do at most N optimiser steps in each training: quicker, but the model learns less"
+        "--steps", type=positive, metavar="N", help="do at most N optimiser steps in each training: quicker, but the model learns less"
     )
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, command=demo)
     explore = commands.add_parser(
         "explore",
         help="visit every reachable state of small models and check the rules in each",
@@ -100,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     explore.add_argument("--quick", action="store_true", help="three adapters instead of four and fewer worlds: a few seconds")
     explore.add_argument("--json", type=Path, metavar="FILE", help="also write the counts and the outcome to FILE")
-    explore.set_defaults(run=_explore)
+    explore.set_defaults(run=_explore, command=explore)
     for name, module, run, text in (
         ("diagram", diagrams, diagrams.diagram, "draw the charts: what may happen to a module, the model and an adapter"),
         ("inspect", inspections, inspections.run, "write a page about a model's adapters, with a simulator in it"),
@@ -109,15 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=module.DESCRIPTION, epilog=module.EPILOG)
         module.add_arguments(command)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, command=command)
     return parser
-
-
-def _positive(text: str) -> int:
-    """Read a number of steps."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 
 from adapterstate.diagrams.finding import found
 from adapterstate.errors import ArgumentError
+from adapterstate.usage import positive
 
 DESCRIPTION = (
     "Try your implementation of adapters: FACTORY makes a fresh system (see docs/testing.md), and random sequences of events are sent to "
@@ -22,7 +23,7 @@ EPILOG = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("factory", metavar="MODULE:FACTORY", help="what makes a fresh system, such as mypackage.systems:make_system")
-    parser.add_argument("--examples", type=int, default=200, metavar="N", help="how many sequences to try (200)")
+    parser.add_argument("--examples", type=positive, default=200, metavar="N", help="how many sequences to try (200)")
     parser.add_argument("--deviation", action="append", default=[], metavar="FINDING", help="a known finding to tolerate; may be repeated")
 
 
@@ -36,7 +37,7 @@ def run(given: argparse.Namespace) -> int:
     from adapterstate.testing import DEFAULT_SETTINGS, check_adapter_system
 
     try:
-        factory = found(given.factory.replace(":", "."))
+        factory = found(given.factory)
         if not callable(factory):
             raise ArgumentError(f"{given.factory!r} is no function or class that makes a system")
         system = factory()
@@ -46,6 +47,9 @@ def run(given: argparse.Namespace) -> int:
     except AssertionError as broken:
         print(broken)
         return 1
+    except ArgumentError as error:
+        print(f"check {given.factory}: {error}", file=sys.stderr)
+        return 2
     except Exception as error:  # the module, the factory and the system's declarations are the user's
         print(f"check {given.factory}: {type(error).__name__}: {error}", file=sys.stderr)
         return 2

@@ -19,6 +19,8 @@ from adapterstate.errors import ArgumentError
 from adapterstate.machine.charts import Chart, Charts
 
 DRAWERS: Mapping[str, Callable[[Picture], str]] = {"mermaid": mermaid, "dot": dot, "svg": svg}
+ENDINGS: Mapping[str, str] = {".svg": "svg", ".dot": "dot", ".gv": "dot", ".md": "markdown", ".mmd": "mermaid"}
+"""Endings of files -> the format that they say."""
 
 
 def drawn(what: Chart | Charts, form: str) -> str:
@@ -43,21 +45,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="all",
         metavar="CHART",
-        help=f"{', '.join(NAMED)} (default: all), or the import path of a chart of your own, such as mypackage.charts.CAUTIOUS",
+        help=f"{', '.join(NAMED)} (default: all), or a chart of your own as MODULE:NAME, such as mypackage.charts:CAUTIOUS",
     )
     parser.add_argument(
         "--format",
         choices=(*DRAWERS, "markdown"),
-        default="mermaid",
-        help="mermaid (GitHub and JupyterLab draw it; the default), dot (for Graphviz), svg (drawn by Graphviz), markdown (tables)",
+        help="mermaid (GitHub and JupyterLab draw it), dot (for Graphviz), svg (drawn by Graphviz), markdown (tables); "
+        "by default as the ending of FILE says (.mmd, .dot, .gv, .svg, .md), and mermaid for any other",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to FILE instead of the screen")
+
+
+def _form(given: argparse.Namespace) -> str:
+    """The format that is asked for: by name, else by the ending of the file."""
+    return given.format or ("mermaid" if given.output is None else ENDINGS.get(given.output.suffix.lower(), "mermaid"))
 
 
 def diagram(given: argparse.Namespace) -> int:
     """Print what is asked for; return the exit code."""
     try:
-        text = drawn(found_chart(given.chart), given.format)
+        text = drawn(found_chart(given.chart), _form(given))
     except (ArgumentError, GraphvizError) as error:
         print(f"diagram: {error}", file=sys.stderr)
         return 2
@@ -79,5 +86,5 @@ DESCRIPTION = (
 )
 EPILOG = (
     "Exit code: 0 if the diagram was printed or written, 2 if the command was used wrongly, FILE cannot be written, or Graphviz is needed "
-    "and not installed.  Example:  python -m adapterstate diagram activation --format svg --output activation.svg"
+    "and not installed.  Example:  python -m adapterstate diagram activation --output activation.svg"
 )

@@ -65,11 +65,8 @@ def _made(name: str | None) -> AdapterState:
 
     if name is None:
         return example()
-    parts = name.replace(":", ".")
-    if not all(parts.split(".")):
-        raise ArgumentError(f"{name!r} names nothing; MODULE:FACTORY, such as 'mymodels:with_two_adapters', is expected")
     try:
-        factory = found(parts)
+        factory = found(name)
     except ArgumentError:
         raise
     except Exception as error:  # the module is the user's, and so is what it raises while it is imported

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adapterstate.diagrams import has_graphviz
 from adapterstate.diagrams.command import add_arguments, diagram
 from adapterstate.machine.charts import CHARTS, ENABLEMENT
 
@@ -41,6 +42,35 @@ def test_a_chart_of_ones_own_into_a_file(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("name", [f"{charts.__name__}.DEMANDING", f"{charts.__name__}:DEMANDING"])
+def test_both_forms_of_a_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A colon, as the other commands take it, or a dot stands before the name."""
+    assert run(name, "--format", "dot") == 0
+    assert from_dot(capsys.readouterr().out).ways == ways(DEMANDING)
+
+
+@pytest.mark.parametrize(
+    ("file", "begins"),
+    [
+        ("a.mmd", "---\ntitle"),
+        ("a.dot", "digraph"),
+        ("a.GV", "digraph"),
+        ("a.md", "**The enablement"),
+        ("a.svg", "<svg"),
+        ("a.txt", "---\ntitle"),
+        ("a", "---\ntitle"),
+    ],
+)
+def test_the_ending_says_the_format(file: str, begins: str, tmp_path: Path) -> None:
+    """Without a format, the file gets what its ending says, and Mermaid where it says nothing; a format that is named counts."""
+    if file.endswith("svg") and not has_graphviz():
+        pytest.skip("Graphviz draws it")
+    assert run("enablement", "--output", str(tmp_path / file)) == 0
+    assert (tmp_path / file).read_text(encoding="utf-8").startswith(begins)
+    assert run("enablement", "--format", "dot", "--output", str(tmp_path / file)) == 0
+    assert (tmp_path / file).read_text(encoding="utf-8").startswith("digraph")
+
+
 def test_all_tables(capsys: pytest.CaptureFixture[str]) -> None:
     """The tables of all charts come with that of the model's guards."""
     assert run("all", "--format", "markdown") == 0
@@ -53,7 +83,12 @@ def test_all_tables(capsys: pytest.CaptureFixture[str]) -> None:
     ("name", "said"),
     [
         ("activaton", "there is no chart 'activaton'; there are activation, enablement, trainability, all"),
-        ("nowhere.CHART", "'nowhere.CHART' names nothing"),
+        ("nowhere.CHART", "'nowhere.CHART' names nothing: there is no module 'nowhere'; MODULE:NAME, such as"),
+        ("nowhere:CHART", "'nowhere:CHART' names nothing: there is no module 'nowhere'; MODULE:NAME, such as"),
+        ("adapterstate.nowhere:CHART", "there is no module 'adapterstate.nowhere'"),
+        (f"{charts.__name__}:NONE", f"{charts.__name__} has no 'NONE'"),
+        ("a:b:c", "'a:b:c' names nothing in a module; MODULE:NAME, such as"),
+        (":CHART", "':CHART' names nothing in a module"),
         (f"{charts.__name__}.NONE", f"{charts.__name__} has no 'NONE'"),
         (f"{charts.__name__}.AWKWARD", "is of type str; a Chart or Charts is expected"),
     ],

@@ -74,11 +74,12 @@ def test_a_file_that_cannot_be_written(small: str, tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("arguments", [["explore", "--fast"], ["explore", "--json"]])
-def test_wrong_use(arguments: list[str]) -> None:
-    """Unknown options are errors of use."""
+def test_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Unknown options are errors of use, said with the usage of the command."""
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert left.value.code == 2
+    assert "usage: python -m adapterstate explore" in capsys.readouterr().err
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

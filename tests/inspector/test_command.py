@@ -58,7 +58,9 @@ def test_the_example(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("factory", "adapter"), [("plain", False), ("attached", True), ("model_with_adapter", True), ("Shelf.state", True)]
 )
 def test_a_factory(models: Path, factory: str, adapter: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """A factory returns a model, attached or not, or a state."""
+    """A factory returns a model, attached or not, or a state; a colon or a dot stands before its name."""
+    assert main(["inspect", f"models_to_inspect.{factory}", "--output", "page.html"]) == 0
+    (models / "page.html").unlink()
     assert main(["inspect", f"models_to_inspect:{factory}", "--output", "page.html"]) == 0
     text = (models / "page.html").read_text(encoding="utf-8")
     assert "Adapters of <code>Sequential</code>" in text
@@ -68,12 +70,12 @@ def test_a_factory(models: Path, factory: str, adapter: bool, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("models_to_inspect:number", "models_to_inspect:number returned a int; an nn.Module or an AdapterState is expected"),
+        ("models_to_inspect:number", "models_to_inspect:number returned an int; an nn.Module or an AdapterState is expected"),
         ("models_to_inspect:broken", "models_to_inspect:broken raised KeyError: 'weights'"),
         ("models_to_inspect:value", "is of type int; a function without arguments is expected"),
         ("models_to_inspect:nothing", "has no 'nothing'"),
-        ("no_such_module_anywhere:model", "names nothing"),
-        ("models_to_inspect", "names nothing"),
+        ("no_such_module_anywhere:model", "names nothing: there is no module 'no_such_module_anywhere'; MODULE:NAME"),
+        ("models_to_inspect", "'models_to_inspect' names nothing in a module; MODULE:NAME"),
         (":", "names nothing"),
         ("breaks_on_import:model", "breaks_on_import:model cannot be imported: ZeroDivisionError"),
     ],
