@@ -160,7 +160,7 @@ def _wiring(transaction: Transaction, change: Change, cohort: Cohort, new: Modul
         known = change.caches.get(path)
         if known is None and old is not None:
             known = own[WIRING].cache
-        transaction.item(own, WIRING, wire(module, bindings, view, training=training, known=known, notice=change.notice))
+        transaction.item(own, WIRING, wire(module, bindings, view, training=training, known=known, notice=change.notice, path=path))
 
 
 def merged_and_trainable(facts: Facts) -> tuple[str, ...]:
@@ -260,7 +260,7 @@ def rewire_all(
         bindings = {name: module.__dict__[BINDINGS][name] for name in record.context.present}
         transaction.item(module.__dict__, BINDINGS, bindings)
         _register(transaction, module, {name: binding.slot for name, binding in bindings.items() if binding.slot is not None})
-        transaction.item(module.__dict__, WIRING, wire(module, bindings, view, training=training, notice=notice))
+        transaction.item(module.__dict__, WIRING, wire(module, bindings, view, training=training, notice=notice, path=path))
     adapters: set[int] = set()
     for name, adapter in facts.adapters.items():
         for path in adapter.modules:

@@ -625,7 +625,7 @@ class AdapterState:
             merged = shares_of(context, {*names, *context.merged})
             reason = why_not_mergeable(module, bindings, [share.name for share in merged])
             if reason is None and safe:
-                caches[path] = make_cache(module, bindings, merged)
+                caches[path] = make_cache(module, bindings, merged, path)
                 reason = why_not_finite(caches[path])
             if reason:
                 reports[path] = reason

@@ -30,7 +30,7 @@ def merged_values(facts: Facts, modules: Mapping[str, nn.Module], track: Track) 
     for path in track([path for path, record in facts.modules.items() if record.context.active]):
         module = modules[path]
         context = facts.modules[path].context
-        values[path] = normal_form(module, module.__dict__[BINDINGS], shares_of(context, context.active))
+        values[path] = normal_form(module, module.__dict__[BINDINGS], shares_of(context, context.active), path)
     return values
 
 

@@ -51,15 +51,13 @@ class Part:
         method: how it computes.
         tensors: by name; the slot's own dict where nothing is shared.
         live: what runs in forward, for a tuner.
-        path: of the module, for messages.
     """
 
-    __slots__ = ("live", "method", "path", "tensors")
+    __slots__ = ("live", "method", "tensors")
 
     def __init__(self, method: Method, tensors: Mapping[str, torch.Tensor], module: nn.Module, path: str = "") -> None:
         self.method = method
         self.tensors = tensors
-        self.path = path
         self.live: Live | None = None
         if is_tuner(method):
             self.live = method.live(module, tensors)
@@ -161,7 +159,7 @@ def stamp_of(module: nn.Module, bindings: Bindings, shares: Shares) -> Stamp:
     return tuple((id(t), 0 if t.is_inference() else t._version) for t in sources if t is not None)
 
 
-def normal_form(module: nn.Module, bindings: Bindings, shares: Shares) -> dict[str, torch.Tensor]:
+def normal_form(module: nn.Module, bindings: Bindings, shares: Shares, path: str = "") -> dict[str, torch.Tensor]:
     """Compute the base tensors of `module` as they are with these adapters in them, rows and deltas alike.
 
     Sums are made in at least float32 and rounded once to the dtype of the base tensor. Tensors that no adapter touches are left out.
@@ -170,6 +168,7 @@ def normal_form(module: nn.Module, bindings: Bindings, shares: Shares) -> dict[s
         module: a wrapped module.
         bindings: its adapters.
         shares: adapters in activation order, all of them active.
+        path: of the module, for messages.
 
     Returns:
         Name of a base parameter or buffer -> a new tensor of the same shape, dtype and device.
@@ -181,7 +180,7 @@ def normal_form(module: nn.Module, bindings: Bindings, shares: Shares) -> dict[s
             for part in bindings[share.name].parts:
                 if is_tuner(part.method):
                     deltas = part.method.delta(module, part.tensors)
-                    refuse_strange_deltas(part.method, deltas, module, part.path)
+                    refuse_strange_deltas(part.method, deltas, module, path)
                     for key, delta in deltas.items():
                         if key not in wide:
                             wide[key] = _wide(module, key, replaced.get(key))
@@ -240,6 +239,7 @@ def wire(
     training: bool,
     known: Cache | None = None,
     notice: MergedNotice | None = None,
+    path: str = "",
 ) -> Wiring:
     """Make what `module` consults in order to compute as `view` says.
 
@@ -250,11 +250,12 @@ def wire(
         training: whether a merged adapter is trainable, so that a forward in training mode warns.
         known: a cache that may be kept if it holds the same adapters.
         notice: what warns then; None for nothing.
+        path: of the module, for messages.
     """
     cache: Cache | None = None
     if view.cached:
-        cache = known if known is not None and known.shares == view.cached else make_cache(module, bindings, view.cached)
-    live = tuple([_weighted(part, share.weight) for share in view.live for part in bindings[share.name].tuners])
+        cache = known if known is not None and known.shares == view.cached else make_cache(module, bindings, view.cached, path)
+    live = tuple([_weighted(part, share.weight, path) for share in view.live for part in bindings[share.name].tuners])
     if cache is not None and view.reads_cache:
         warns: tuple[Live, ...] = (notice,) if training and notice is not None else ()
         buffers = {key: read for key, read in _replaced(module, bindings, view.cached).items() if key in module._buffers}
@@ -267,17 +268,17 @@ _NO_READS: Mapping[str, Any] = {}
 """For all modules that read their base tensors."""
 
 
-def _weighted(part: Part, weight: float) -> Live:
+def _weighted(part: Part, weight: float, path: str) -> Live:
     """What a tuner runs in forward, with this weight."""
     assert part.live is not None
     if weight == 1:
         return part.live
     if not hasattr(part.live, "weighted"):
-        raise ProtocolError(asked(part.method, "live()", part.path), "what it returned has no weighted(), which a weight needs")
+        raise ProtocolError(asked(part.method, "live()", path), "what it returned has no weighted(), which a weight needs")
     return part.live.weighted(weight)
 
 
-def make_cache(module: nn.Module, bindings: Bindings, shares: Shares) -> Cache:
+def make_cache(module: nn.Module, bindings: Bindings, shares: Shares, path: str = "") -> Cache:
     """Compute the merged part of `module` for these adapters: of its parameters. Copies of buffers are read as they are."""
-    values = {key: value for key, value in normal_form(module, bindings, shares).items() if key in module._parameters}
+    values = {key: value for key, value in normal_form(module, bindings, shares, path).items() if key in module._parameters}
     return Cache(shares, values, stamp_of(module, bindings, shares))
