@@ -9,6 +9,7 @@ from importlib.metadata import version as installed_version
 from typing import Any
 
 import attrs
+from docutils import nodes
 from sphinx import addnodes
 from sphinx.util import logging
 
@@ -24,6 +25,7 @@ html_theme = "furo"
 html_title = f"adapterstate {version}"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
+html_show_copyright = False
 myst_heading_anchors = 3
 
 # Docstrings put code into single backticks, as everything else here does.
@@ -45,7 +47,6 @@ PRIVATE = r"(.*\.)?_\w+"
 # Annotations of public methods name these, but nobody makes or imports them: what is to be known about them is said at the methods.
 UNLISTED = r"adapterstate\.(link\.Options|contexts\.StateContext|state\.Hold)"
 nitpick_ignore_regex = [(r"py:.*", OTHERS), (r"py:.*", PRIVATE), (r"py:.*", UNLISTED)]
-
 
 # Packages whose public names all have to be described somewhere.
 DESCRIBED = (
@@ -115,6 +116,13 @@ def short_values_only(app: Any, domain: str, objtype: str, content: Any) -> None
                 signature.remove(shown)
 
 
+def no_empty_last_line(app: Any, doctree: Any) -> None:
+    """Take the empty line away that a doctest needs behind what it expects."""
+    for block in doctree.findall(nodes.literal_block):
+        block.rawsource = block.astext().rstrip()
+        block[:] = [nodes.Text(block.rawsource)]
+
+
 def every_public_name(app: Any, env: Any) -> None:
     """Warn of public names that no page describes; where warnings are errors, the build fails."""
     described = env.get_domain("py").objects
@@ -129,4 +137,5 @@ def setup(app: Any) -> None:
     app.connect("missing-reference", resolve_public)
     app.connect("autodoc-process-signature", readable_signature)
     app.connect("object-description-transform", short_values_only)
+    app.connect("doctree-read", no_empty_last_line)
     app.connect("env-check-consistency", every_public_name)
