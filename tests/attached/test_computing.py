@@ -14,7 +14,7 @@ from peft import get_peft_model
 
 from adapterstate import NotMergeableError, attach
 
-from .models import Net, X, attached, lora, peft_model
+from .models import Net, X, attached, differences, look, lora, peft_model
 
 
 def dense(model: Any, *active: tuple[str, float, str]) -> torch.Tensor:
@@ -68,6 +68,18 @@ def bases(model: Any) -> dict[str, torch.Tensor]:
 def unchanged(model: Any, before: dict[str, torch.Tensor]) -> bool:
     """Whether every base value is bit for bit as before."""
     return all(torch.equal(value, before[key]) for key, value in bases(model).items())
+
+
+class Attention(torch.nn.Module):
+    """Attention with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = torch.nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.attention(x, x, x, need_weights=False)[0]
+        return found
 
 
 ACTIVE = [(), ("e",), ("b",), ("d",), ("e", "d"), ("d", "b")]
@@ -178,6 +190,52 @@ def test_safe_merge_refuses_before_anything_changes() -> None:
     assert state.facts is facts
 
 
+def test_want_of_memory_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merge that runs out of memory raises just that, and leaves everything as it was."""
+    from adapterstate.peft import state as module
+
+    def fail(*_: Any) -> None:
+        raise MemoryError("injected")
+
+    model, state = attached("ed")
+    before = look(model, state)
+    monkeypatch.setattr(module, "merged_base", fail)
+    with pytest.raises(MemoryError, match="injected"):
+        model.merge_adapter()
+    assert differences(before, look(model, state)) == []
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_attention_is_computed_in_the_mode_of_its_model(weight: float) -> None:
+    """LoRA on attention drops out in training mode as PEFT's does, and not in eval mode; a weight scales both of its parts."""
+    torch.manual_seed(0)
+    plain = get_peft_model(Attention(), lora(target_modules=["attention"]), adapter_name="e")
+    model = copy.deepcopy(plain)
+    attach(model).set_adapter("e", weights=[weight])
+    layer = plain.base_model.model.attention
+    for part in (layer, layer.base_layer.out_proj):
+        part.scaling["e"] *= weight
+    inputs, found = torch.randn(2, 3, 8), {}
+    for mode in (True, False):
+        for each in (plain, model):
+            each.train(mode)
+            torch.manual_seed(1)
+            found[each] = each(inputs)
+        torch.testing.assert_close(found[model], found[plain])
+        torch.manual_seed(2)
+        assert torch.equal(model(inputs), found[model]) is not mode
+
+
+def test_merged_values_in_inference_mode() -> None:
+    """A merge inside `torch.inference_mode()` gives a model that trains outside of it."""
+    model, state = attached("ed")
+    with torch.inference_mode():
+        model.base_model.set_adapter(["e", "d"])
+        state.merge_adapter("d")
+    model(X).sum().backward()
+    assert model.base_model.model.lin0.lora_B["e"].weight.grad is not None
+
+
 def test_gradients_reach_every_combined_copy() -> None:
     """Copies and rows that a policy combines all train; the base gets no gradient."""
     model, state = attached("ebc")
@@ -267,6 +325,11 @@ def test_moving_the_model() -> None:
     state.merge_adapter()
     model.float()
     torch.testing.assert_close(model(X), exact)
+    with model.disable_adapter():
+        model.double()
+        torch.manual_seed(0)
+        assert torch.equal(model(X), Net().double()(X))
+    torch.testing.assert_close(model(X).float(), exact)
 
 
 def test_a_merge_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

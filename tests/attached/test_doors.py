@@ -9,7 +9,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
 from adapterstate import AdapterOverlapError, AttachError, attach
@@ -156,7 +156,7 @@ def test_an_adapter_for_each_sample() -> None:
 
 
 def test_several_at_once() -> None:
-    """LoRA of two, and disjoint rows of two: more than PEFT can; the copies of one."""
+    """Adapters with the same rows are refused together, in PEFT's words; those that share nothing are active together everywhere."""
     model, state = attached("ecd")
     with pytest.raises(AdapterOverlapError, match=r"^Only one adapter can be set at a time for TrainableTokensWrapper"):
         model.base_model.set_adapter(["e", "c"])
@@ -277,12 +277,11 @@ def test_inference_mode_freezes_what_it_activates() -> None:
     assert (state.active_adapters, state.trainable("b")) == (("b",), False)
     assert len(state.journal) == 1
     state.set_requires_grad("b", True)
-    for mode in (False, True, False, True):  # a switch that was met before is no switch that freezes, nor the other way round
-        for _ in range(2):
-            model.set_adapter("e")
-            model.set_adapter("b", inference_mode=mode)
-            assert state.trainable("b") is not mode
-            state.set_requires_grad("b", True)
+    for name in "ebebe":
+        model.set_adapter(name)
+    model.set_adapter("b", inference_mode=True)  # not what is known of the plain switch
+    assert not state.trainable("b")
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_reading_doors_answer_from_the_state() -> None:
@@ -295,19 +294,21 @@ def test_reading_doors_answer_from_the_state() -> None:
     assert model.has_active_enabled_adapter
     model.base_model.set_adapter([])
     assert not model.has_active_enabled_adapter
-    assert model.active_peft_config in model.peft_config.values()
+    assert model.active_peft_config is model.peft_config["e"]
     assert model.get_model_status().active_adapters == []
     assert [layer.name for layer in model.get_layer_status()] == [layer.name for layer in peft_model("ebd").get_layer_status()]
     model.set_adapter("e")
     model.merge_adapter()
     assert model.get_model_status().merged_adapters == ["e"]
+    assert model.get_model_status().enabled is True
     with model.disable_adapter():
         assert not model.has_active_enabled_adapter
     model.unmerge_adapter()
     model.set_adapter("d")
     for name in list(model.peft_config):
         model.delete_adapter(name)
-    assert model(X) is not None
+    assert model.get_model_status().available_adapters == []
+    assert model.active_peft_config.peft_type == "LORA"
 
 
 def test_the_callers_list_is_not_shared() -> None:
@@ -344,9 +345,6 @@ def test_a_failed_add_is_undone_completely() -> None:
     """Whatever PEFT had inserted when it failed is gone: parameters, wrappers, configs, flags; the next add works."""
     model, state = attached("e")
     before = look(model, state)
-
-    class Odd(LoraConfig):
-        """A config that fails in the middle of the injection."""
 
     bad = lora(target_modules=["lin0", "lin1", "emb", "head2"])
     with pytest.raises(ValueError, match="is not supported"):
@@ -457,7 +455,6 @@ def test_loading(tmp_path: Any) -> None:
     assert (state.adapters, state.active_adapters, state.trainable("b")) == (("e", "b"), ("e",), False)
     model.set_adapter("b")
     source.set_adapter("b")
-    model.base_model.model.load_state_dict({}, strict=False)
     own = dict(model.named_parameters())
     for name, parameter in source.named_parameters():
         if ".b." in name or name.endswith(".b"):

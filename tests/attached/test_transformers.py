@@ -88,6 +88,24 @@ def test_layers_without_a_peft_model() -> None:
 
 
 @own_mixin
+def test_loading_into_layers_without_a_peft_model(tmp_path: Any) -> None:
+    """`load_adapter` of transformers leaves an adapter inactive, and trainable where it is asked to; the name may be left out."""
+    get_peft_model(tiny(), lora()).save_pretrained(tmp_path)
+    model = tiny()
+    model.add_adapter(lora(), "one")
+    state = attach(model)
+    model.load_adapter(str(tmp_path), is_trainable=True)
+    model.load_adapter(str(tmp_path), "frozen")
+    assert (state.adapters, state.active_adapters) == (("one", "default", "frozen"), ("one",))
+    assert (state.trainable("default"), state.trainable("frozen")) == (True, False)
+    assert all(p.requires_grad for name, p in model.named_parameters() if ".default." in name)
+    assert state.check() == ()
+    with pytest.raises(ValueError, match="'default' already exists") as refused:
+        model.add_adapter(lora())
+    assert "nothing has changed" in str(refused.value)
+
+
+@own_mixin
 def test_a_model_without_peft_is_plain_torch() -> None:
     """Without PEFT's layers the model is driven as any other, its own `add_adapter` is refused meanwhile, and nothing is left behind."""
     model = tiny()
@@ -172,7 +190,13 @@ def test_prompts_run_one_at_a_time() -> None:
     assert not torch.equal(logits(model), one)
     with model.disable_adapter():
         assert torch.equal(logits(model), base)
+        asked = {"input_ids": IDS, "max_new_tokens": 4, "do_sample": False}
+        assert torch.equal(model.generate(**asked), tiny().generate(**asked))
     assert logits(model).shape == one.shape
+    state.set_adapter([])
+    assert torch.equal(logits(model), base)
+    assert model.active_peft_config is model.peft_config["one"]
+    model.set_adapter("two")
     with pytest.raises(adapterstate.NotMergeableError, match="prompt"):
         state.merge_adapter()
     with pytest.warns(UserWarning, match="Setting active adapter to one"):
