@@ -1,4 +1,4 @@
-"""What the design refuses, and why: said a second time, from its words. Reads neither charts, guards nor planner."""
+"""What is to be refused, and why: said a second time, from the words of the rules. Reads neither charts, guards nor planner."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from adapterstate.machine.records import Event, Facts
 
 
 def reasons(change: Change) -> Broken:
-    """Section 3: an event is refused for every reason that the design knows of, and, by the design's guards, for no other.
+    """An event is refused for every reason that there is, and, by the guards of this package, for no other.
 
-    Guards that the design does not know belong to a derived chart, which may refuse for reasons of its own; so may a chart without a row.
+    Other guards belong to a derived chart, which may refuse for reasons of its own; so may a chart without a row.
     """
     wanted = set(_reasons(change.world, change.before, change.event))
     found = {(refusal.guard, refusal.where) for refusal in change.refusals}
@@ -43,11 +43,11 @@ _KNOWN = frozenset(
         "not_merged_here",
     }
 )
-"""The guards of section 3."""
+"""The guards of this package."""
 
 
 def _reasons(world: World, facts: Facts, event: Event) -> Iterator[tuple[str, str]]:
-    """(guard, where) of every refusal that the design demands."""
+    """(guard, where) of every refusal that the rules demand."""
     names = event.adapters
     here = [name for name in dict.fromkeys(names) if name in facts.adapters]
     if event.name == "add_adapter":

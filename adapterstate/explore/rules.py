@@ -1,4 +1,4 @@
-"""The rules of the design that speak of states, by name. Each is a function of its name, written from the words of the rule.
+"""The rules that speak of states, by name. Each is a function of its name, written from the words of the rule.
 
 A function yields what it finds broken, as expected and observed in words; nothing means that the rule holds. None reads the charts, the
 guards or the planner: a mistake made there is not repeated here.
@@ -54,10 +54,10 @@ ATOMIC = "atomic"
 """Rule 1: a refused event leaves the facts identical; planning writes nothing. The walk compares them itself, once per state."""
 
 AS_DECLARED = "as_declared"
-"""Section 3: no case that was declared impossible comes up, and no row leads elsewhere than the facts. The planner raises otherwise."""
+"""The charts: no case that was declared impossible comes up, and no row leads elsewhere than the facts. The planner raises otherwise."""
 
 ONE_ORDER = "presence_order"
-"""No rule of the design: what the reduction by presence order assumes, and the walk checks."""
+"""No rule of the library: what the reduction by presence order assumes, and the walk checks."""
 
 RULES = (*STATES, *EVENTS, *LAST, ATOMIC, AS_DECLARED, ONE_ORDER)
 """The names of all of them: what `deviations` may name."""
@@ -67,7 +67,7 @@ def words(rule: str) -> str:
     """The rule in one sentence."""
     said = {
         ATOMIC: "Rule 1: after an event that was refused, everything is exactly as before.",
-        AS_DECLARED: "Section 3: no case that was declared impossible comes up, and each row leads where the facts lead.",
+        AS_DECLARED: "The charts: no case that was declared impossible comes up, and each row leads where the facts lead.",
         ONE_ORDER: "The reduction of the walk: states that differ only in the order in which adapters came are judged alike.",
     }
     function: Callable[..., Broken] | None = STATES.get(rule) or EVENTS.get(rule) or LAST.get(rule)

@@ -11,7 +11,7 @@ from adapterstate.machine.records import Facts, Refusal
 
 
 def base_remembered(change: Change) -> Broken:
-    """Section 7: base parameters get their own requires_grad back after the last delete, so it is stored from the first add until then."""
+    """Leaving no trace: base parameters get their own requires_grad back after the last delete, so it is stored from the first add until then."""
     if change.accepted:
         proposal = change.event.proposal
         wanted = proposal.base_trainable if proposal is not None and not change.before.adapters else change.before.base_trainable
@@ -122,7 +122,7 @@ def partial_merge(change: Change) -> Broken:
 
 
 def carried(change: Change) -> Broken:
-    """Section 6: how an adapter combines is what it was added with, and no other event changes it."""
+    """Combining: how an adapter combines is what it was added with, and no other event changes it."""
     if change.accepted:
         wanted = {name: adapter.on_overlap for name, adapter in change.before.adapters.items()}
         if change.event.name == "add_adapter":

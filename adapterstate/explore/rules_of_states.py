@@ -54,7 +54,7 @@ def no_overlap(world: World, facts: Facts) -> Broken:
 
 
 def combining(world: World, facts: Facts) -> Broken:
-    """Section 6: policies and weights in force are those of the activation, on every module, and of active adapters only."""
+    """Combining: policies and weights in force are those of the activation, on every module, and of active adapters only."""
     strangers = [name for name, weight in facts.weights.items() if name not in facts.active or weight == 1]
     if strangers:
         yield "weights other than 1, of active adapters", f"weights of {strangers} with {list(facts.active)} active"
@@ -80,7 +80,7 @@ def zero_adapters(_: World, facts: Facts) -> Broken:
 
 
 def as_stored(_: World, facts: Facts) -> Broken:
-    """Section 3: chart states are those that the stored facts amount to, and merged adapters are active."""
+    """The charts: their states are those that the stored facts amount to, and merged adapters are active."""
     unknown = [name for name in facts.active if name not in facts.adapters]
     if unknown or len(set(facts.active)) < len(facts.active):
         yield f"active adapters are present, each once; present: {sorted(facts.adapters)}", f"active {list(facts.active)}"

@@ -22,7 +22,7 @@ RULES = {
     "zero_adapters": "a model without adapters works, computes as the base and accepts an add",
     "leave_no_trace": "after the last delete everything is as it was before the first add",
     "bad_input_is_an_error": "unknown, duplicate and malformed arguments are refused, and names are compared whole",
-    # What follows is said elsewhere in the design: in the charts, and where combining is specified.
+    # What follows is said elsewhere: in the charts, and where combining is described.
     "accepted": "an event that no rule refuses is accepted",
     "enablement": "adapters are disabled exactly while disable_adapters() or a context holds; contexts count",
     "trainability": "an adapter's parameters require grad as its config and set_requires_grad said",
