@@ -12,7 +12,7 @@ from adapterstate.machine.records import Event, Facts
 
 
 def reasons(change: Change) -> Broken:
-    """An event is refused for every reason that there is, and, by the guards of this package, for no other.
+    """Refusing: an event is refused for every reason that there is, and, by the guards of this package, for no other.
 
     Other guards belong to a derived chart, which may refuse for reasons of its own; so may a chart without a row.
     """

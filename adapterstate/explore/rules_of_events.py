@@ -11,7 +11,7 @@ from adapterstate.machine.records import Facts, Refusal
 
 
 def base_remembered(change: Change) -> Broken:
-    """Leaving no trace: base parameters get their own requires_grad back after the last delete, so it is stored from the first add until then."""
+    """Leaving no trace: base parameters get their own requires_grad back after the last delete; it is stored from the first add on."""
     if change.accepted:
         proposal = change.event.proposal
         wanted = proposal.base_trainable if proposal is not None and not change.before.adapters else change.before.base_trainable

@@ -1,7 +1,8 @@
 """The reference: what each event must do, said a second time, in plain Python and as plainly as possible.
 
-It is written from the words of the rules (docs/rules.md, docs/combining.md) and reads neither the charts nor the planner, so that a mistake there is not repeated
-here. One model-wide record says what is active, merged, trainable and disabled; what must be seen on a module follows from it.
+It is written from the words of the rules (docs/rules.md, docs/combining.md) and reads neither the charts nor the planner, so that a mistake
+there is not repeated here. One model-wide record says what is active, merged, trainable and disabled; what must be seen on a module follows
+from it.
 """
 
 from __future__ import annotations
