@@ -8,15 +8,31 @@ from adapterstate.machine.records import Event
 
 
 def call(event: Event) -> str:
-    """Write the event as a call, with the names of the methods of `AdapterState`; every argument that is not the default is said."""
-    said: list[str] = []
+    """Write the event as a call of a `Trial`; every argument that is not the default is said."""
     if event.name == "add_adapter":
-        said += [repr(event.adapters[0])]
-        said += ["inference_mode=True"] if event.wanted == "frozen" else []
-    elif event.name == "set_requires_grad":
-        said += [repr(list(event.adapters)), str(event.wanted == "trainable")]
-    elif event.adapters or event.name in ("set_adapter", "merge_adapter", "delete_adapter"):
-        said += [repr(list(event.adapters))]
+        return _written(event, [repr(event.adapters[0]), *(["inference_mode=True"] if event.wanted == "frozen" else [])])
+    return _written(event, [repr(list(event.adapters))] if event.adapters or event.name in _NAMING else [])
+
+
+def public_call(event: Event) -> str:
+    """Write the event as a call of an `AdapterState`, for people: where it takes a config, and one name and not a list."""
+    if event.name == "add_adapter":
+        config = "its config with inference_mode=True" if event.wanted == "frozen" else "its config"
+        return _written(event, [repr(event.adapters[0]), config])
+    if event.name == "delete_adapter" and len(event.adapters) == 1:
+        return _written(event, [repr(event.adapters[0])])
+    if event.holder == "context":
+        return f"{'enter' if event.name == 'disable_adapters' else 'leave'} disable_adapter()"
+    return call(event)
+
+
+_NAMING = ("set_adapter", "merge_adapter", "delete_adapter", "set_requires_grad")
+"""Events that name adapters, none included."""
+
+
+def _written(event: Event, said: list[str]) -> str:
+    """The call, beginning with these arguments."""
+    said += [str(event.wanted == "trainable")] if event.name == "set_requires_grad" else []
     if event.weights is not None:
         said += [f"weights=[{', '.join(map(_number, event.weights))}]"]
     if event.on_overlap is not None:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from adapterstate.explore.calls import call
+from adapterstate.explore.calls import call, public_call
 from adapterstate.explore.walk import walk
 from adapterstate.explore.worlds import World
 from adapterstate.machine.charts import Charts
@@ -136,7 +136,7 @@ def _moves(plan: Plan, numbers: dict[int, tuple[int, int]]) -> list[list[object]
 
 def _event(event: Event) -> Graph:
     """An event; what is the default is left out."""
-    said: Graph = {"text": call(event), "name": event.name, "adapters": list(event.adapters)}
+    said: Graph = {"text": call(event), "said": public_call(event), "name": event.name, "adapters": list(event.adapters)}
     if event.name in ("add_adapter", "set_requires_grad"):
         said["wanted"] = event.wanted
     if event.name in ("enable_adapters", "disable_adapters"):

@@ -45,7 +45,7 @@ def simulation(world: World, charts: Charts) -> Data:
         "world": [
             [name, path, ", ".join(slot["kinds"])] for name, places in graph["world"]["adapters"].items() for path, slot in places.items()
         ],
-        "events": [[event["text"], event["name"]] for event in graph["events"]],
+        "events": [[event["said"], event["name"]] for event in graph["events"]],
         "moves": kept,
         "refusals": graph["refusals"],
         "states": states,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from adapterstate.explore.calls import call
+from adapterstate.explore.calls import public_call
 from adapterstate.inspector.book import Book, Data
 from adapterstate.inspector.history import History
 from adapterstate.machine.charts import Charts
@@ -32,7 +32,7 @@ def _entry(entry: JournalEntry, book: Book) -> Data:
     return {
         "number": entry.number,
         "name": entry.name,
-        "events": [call(attrs.evolve(event, reports={})) for event in entry.events],
+        "events": [public_call(attrs.evolve(event, reports={})) for event in entry.events],
         "noop": entry.is_noop,
         "changed": book.group(entry.changed) if entry.changed else None,
         "view": None,

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from adapterstate.explore import SIMULATOR, Exploration, Report, Trial, World, explore, rows, tuner
-from adapterstate.explore.calls import call
+from adapterstate.explore.calls import call, public_call
 from adapterstate.explore.graph import Graph
 from adapterstate.explore.menu import Menu
 from adapterstate.machine.charts import EVENTS
@@ -43,6 +43,21 @@ def test_it_is_complete(exploration: Exploration, graph: Graph) -> None:
     for edges in graph["edges"]:
         assert all(("to" in edge) != ("refused" in edge) for edge in edges)
     assert all(graph["refusals"])
+
+
+def test_events_are_said_as_a_model_is_asked(graph: Graph) -> None:
+    """Beside the call of a `Trial` stands what a user of a model writes: a config, one name, a context."""
+    said = {event["text"]: event["said"] for event in graph["events"]}
+    assert said["add_adapter('chemist', inference_mode=True, on_overlap='error')"] == (
+        "add_adapter('chemist', its config with inference_mode=True, on_overlap='error')"
+    )
+    assert said["add_adapter('poet', on_overlap='error')"] == "add_adapter('poet', its config, on_overlap='error')"
+    assert said["delete_adapter(['poet'])"] == "delete_adapter('poet')"
+    assert said["set_requires_grad(['poet'], False)"] == "set_requires_grad(['poet'], False)"
+    assert said["set_adapter([])"] == "set_adapter([])"
+    assert public_call(Event("disable_adapters", holder="context")) == "enter disable_adapter()"
+    assert public_call(Event("enable_adapters", holder="context")) == "leave disable_adapter()"
+    assert public_call(Event("delete_adapter", ("a", "b"))) == "delete_adapter(['a', 'b'])"
 
 
 def test_it_is_compact(graph: Graph) -> None:

@@ -37,11 +37,11 @@ def test_by_keyboard_alone(browser: Browser) -> None:
     walk(browser, "#history-slider")
     assert browser.focused().get_attribute("aria-valuetext") == "8. merge_adapter(['poet'])"
     browser.press(LEFT)
-    assert browser.focused().get_attribute("aria-valuetext") == "7. enable_adapters(holder='context')"
+    assert browser.focused().get_attribute("aria-valuetext") == "7. leave disable_adapter()"
     browser.press(HOME)
     assert browser.text("#history-step .none") == "No adapter is present; every module is unwrapped."
     browser.press(RIGHT, RIGHT)
-    assert browser.text("#history-status").startswith("2. add_adapter('chemist', on_overlap='error'). 3 modules changed.")
+    assert browser.text("#history-status").startswith("2. add_adapter('chemist', its config, on_overlap='error'). 3 modules changed.")
     walk(browser, ".entries button")
     browser.press(DOWN, DOWN, DOWN)
     assert browser.focused().text == "5. set_requires_grad(['chemist'], False)"
@@ -50,10 +50,10 @@ def test_by_keyboard_alone(browser: Browser) -> None:
     assert browser.focused().text == "8. merge_adapter(['poet'])"
     walk(browser, "#sim-events button")
     browser.press(ENTER)
-    assert browser.focused().get_attribute("data-event") == "add_adapter('poet', on_overlap='error')"
+    assert browser.focused().get_attribute("data-event") == "add_adapter('poet', its config, on_overlap='error')"
     browser.press(DOWN, SPACE)
     assert browser.read()["summary"] == "adapters enabled; active: poet"
-    assert browser.focused().get_attribute("data-event") == "add_adapter('chemist', on_overlap='error')"
+    assert browser.focused().get_attribute("data-event") == "add_adapter('chemist', its config, on_overlap='error')"
     browser.undo()
     browser.undo()
     assert browser.text("#sim-log") == ""
@@ -94,8 +94,8 @@ def test_the_time_line_lights_the_charts(browser: Browser) -> None:
 def test_the_focus_is_not_lost(browser: Browser) -> None:
     """Who presses a button that is then gone is put beside it, not at the beginning of the page."""
     browser.open(page(small()))
-    browser.play(["add_adapter('poet', on_overlap='error')", "set_adapter([])"])
-    browser.run("""document.querySelector(`[data-event="delete_adapter(['poet'])"]`).focus()""")
+    browser.play(["add_adapter('poet', its config, on_overlap='error')", "set_adapter([])"])
+    browser.run("""document.querySelector(`[data-event="delete_adapter('poet')"]`).focus()""")
     browser.press(ENTER)
     assert browser.focused().get_attribute("data-event")
     browser.play(["disable_adapters()"])
@@ -116,7 +116,7 @@ def test_arrows_scroll_where_something_scrolls(browser: Browser) -> None:
 def test_for_screen_readers(browser: Browser) -> None:
     """Everything that can be reached has a name and a role; what changes is announced; tables have headers."""
     browser.open(page(example()))
-    browser.play(["add_adapter('poet', on_overlap='error')"])
+    browser.play(["add_adapter('poet', its config, on_overlap='error')"])
     browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     reached = browser.all("button, input, summary, a[href], [tabindex='0']")
     assert len(reached) > 40
@@ -167,7 +167,7 @@ def test_light_and_dark(browser: Browser, scheme: str) -> None:
     """All text stands out from what is behind it, by the 4.5 that WCAG AA asks for."""
     browser.scheme(scheme)
     browser.open(page(example()))
-    browser.play(["add_adapter('poet', on_overlap='error')", "merge_adapter(['poet'])", "delete_adapter(['poet'])"])
+    browser.play(["add_adapter('poet', its config, on_overlap='error')", "merge_adapter(['poet'])", "delete_adapter('poet')"])
     back = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (back == "rgb(255, 255, 255)") is (scheme == "light")
     found = browser.run(CONTRAST)
@@ -179,7 +179,7 @@ def test_a_narrow_window(browser: Browser) -> None:
     """The page itself never scrolls sideways: what is wide scrolls in its frame."""
     browser.driver.set_window_size(520, 900)
     browser.open(page(example()))
-    browser.play(["add_adapter('poet', on_overlap='error')"])
+    browser.play(["add_adapter('poet', its config, on_overlap='error')"])
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
     browser.driver.set_window_size(1280, 1000)
 

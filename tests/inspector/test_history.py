@@ -68,7 +68,7 @@ def test_rows_and_modules_in_the_page() -> None:
     told = data_of(page(state))
     first, _, third, fourth = told["history"]["entries"]
     assert told["views"][told["history"]["before"]]["adapters"] == []
-    assert first["events"] == ["add_adapter('poet', on_overlap='error')"]
+    assert first["events"] == ["add_adapter('poet', its config, on_overlap='error')"]
     assert paths_of(told, first["changed"]) == list("0123456")
     assert [(move["before"], move["after"]) for move in first["moves"]] == [("absent", "trainable"), ("unwrapped", "active")]
     assert [(move["before"], move["after"], paths_of(told, move["modules"])) for move in third["moves"]] == [

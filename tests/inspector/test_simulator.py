@@ -8,7 +8,7 @@ from typing import Any
 from adapterstate import CHARTS
 from adapterstate.diagrams.dot import anchor
 from adapterstate.explore import SIMULATOR
-from adapterstate.explore.calls import call
+from adapterstate.explore.calls import public_call
 from adapterstate.explore.menu import Menu
 from adapterstate.inspection import status_of
 from adapterstate.inspector import page
@@ -49,8 +49,8 @@ def expected(facts: Facts, last: Plan) -> dict[str, Any]:
                 if last.accepted and move.before != move.after
             }
         ),
-        "refused": sorted(call(event) for event in events(facts) if not plan(CHARTS, facts, [event]).accepted),
-        "offered": sorted(call(event) for event in events(facts)),
+        "refused": sorted(public_call(event) for event in events(facts) if not plan(CHARTS, facts, [event]).accepted),
+        "offered": sorted(public_call(event) for event in events(facts)),
     }
 
 
@@ -91,10 +91,10 @@ def test_clicking_is_what_the_machine_does(browser: Browser) -> None:
             found = plan(CHARTS, facts, [event])
             accepted, refused = accepted + found.accepted, refused + (not found.accepted)
             facts = found.after if found.accepted else facts
-            key = (repr(facts), call(event) + str(found.before))
+            key = (repr(facts), public_call(event) + str(found.before))
             if key not in wanted:
                 wanted[key] = expected(facts, found)
-            clicks.append(call(event))
+            clicks.append(public_call(event))
             path.append((wanted[key], found.accepted))
             reached.add(repr(status_of(facts)))
         for number, (read, (want, yes)) in enumerate(zip(browser.play(clicks), path, strict=True), 1):
@@ -110,7 +110,9 @@ def test_undo_and_reset(browser: Browser) -> None:
     """Undo goes back one event at a time, refused ones included, to what was shown before; reset goes back to the start."""
     browser.open(page(small()))
     start = browser.read()
-    first, second, third = browser.play(["add_adapter('poet', on_overlap='error')", "merge_adapter(['poet'])", "delete_adapter(['poet'])"])
+    first, second, third = browser.play(
+        ["add_adapter('poet', its config, on_overlap='error')", "merge_adapter(['poet'])", "delete_adapter('poet')"]
+    )
     assert third["why"] == [
         "q_proj (lora): 'poet' is merged  [not_merged_here]",
         "lm_head (modules_to_save): 'poet' is merged  [not_merged_here]",
@@ -129,7 +131,10 @@ def test_undo_and_reset(browser: Browser) -> None:
 def test_the_mouse(browser: Browser) -> None:
     """The buttons can be hit where they are drawn."""
     browser.open(page(small()))
-    browser.one("""[data-event="add_adapter('chemist', on_overlap='error')"]""").click()
-    browser.one("""[data-event="add_adapter('chemist', on_overlap='error')"]""").click()
-    assert browser.text("#sim-log") == "add_adapter('chemist', on_overlap='error')add_adapter('chemist', on_overlap='error') ✕ refused"
+    browser.one("""[data-event="add_adapter('chemist', its config, on_overlap='error')"]""").click()
+    browser.one("""[data-event="add_adapter('chemist', its config, on_overlap='error')"]""").click()
+    assert (
+        browser.text("#sim-log")
+        == "add_adapter('chemist', its config, on_overlap='error')add_adapter('chemist', its config, on_overlap='error') ✕ refused"
+    )
     assert browser.one("#sim-why li").text == "there is an adapter 'chemist' already; delete it first, or choose another name [name_is_new]"
