@@ -43,20 +43,21 @@ class Status:
     @property
     def header(self) -> tuple[str, ...]:
         """Titles of the columns."""
-        return ("module", *(f"{name} ({trainability})" for name, trainability in self.adapters.items()))
+        return ("module", *(f"{on_one_line(name)} ({trainability})" for name, trainability in self.adapters.items()))
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:
         """Cells by row, as text."""
         return tuple(
-            (path, *(f"{cells[name]} {self.kinds[path][name]}" if cells[name] else "-" for name in self.adapters))
+            (on_one_line(path), *(f"{cells[name]} {self.kinds[path][name]}" if cells[name] else "-" for name in self.adapters))
             for path, cells in self.modules.items()
         )
 
     @property
     def summary(self) -> str:
         """One line above the table."""
-        active = [name if self.weights[name] == 1 else f"{name} (weight {self.weights[name]:g})" for name in self.active]
+        weights = {on_one_line(name): self.weights[name] for name in self.active}
+        active = [name if weight == 1 else f"{name} (weight {weight:g})" for name, weight in weights.items()]
         policy = f"; on overlap: {self.on_overlap}" if self.on_overlap else ""
         return f"adapters {'enabled' if self.enabled else 'DISABLED'}; active: {', '.join(active) or 'none'}{policy}"
 
@@ -71,6 +72,11 @@ class Status:
         from adapterstate.diagrams.display import status_bundle  # it draws what is defined here
 
         return status_bundle(self, include, exclude)
+
+
+def on_one_line(name: str) -> str:
+    """A name with what cannot be printed escaped, as in a Python string: a line break in it would break a table."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def status_of(facts: Facts) -> Status:

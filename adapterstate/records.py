@@ -45,12 +45,12 @@ class JournalEntry:
 
     number: int
     name: str
-    events: tuple[Event, ...]
-    changed: tuple[str, ...]
+    events: tuple[Event, ...] = attrs.field(repr=lambda events: f"[{', '.join(map(str, events))}]")
+    changed: tuple[str, ...] = attrs.field(repr=lambda paths: f"{len(paths)} modules" if len(paths) > 3 else repr(paths))
     is_noop: bool
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Explanation:
     """What an event would do. Nothing has changed.
 
@@ -63,6 +63,12 @@ class Explanation:
     accepted: bool
     refusals: tuple[Refusal, ...]
     plan: Plan
+
+    def __repr__(self) -> str:
+        head = " then ".join(str(step.event) for step in self.plan.steps)
+        if self.accepted:
+            return f"<Explanation: {head} accepted, {len(self.plan.changed)} modules change>"
+        return f"<Explanation: {head} refused by {', '.join(dict.fromkeys(refusal.guard for refusal in self.refusals))}>"
 
     def __str__(self) -> str:
         head = " then ".join(str(step.event) for step in self.plan.steps)

@@ -487,6 +487,29 @@ def test_refusals_name_the_method(act: Any, said: str) -> None:
     assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
 
 
+def test_what_is_shown_of_an_explanation_is_short() -> None:
+    """Its repr is one line about the event, however large the model; the journal shows events as calls."""
+    _, state = build()
+    assert repr(state.explain("set_adapter", "b")) == "<Explanation: set_adapter(['b']) accepted, 6 modules change>"
+    assert repr(state.explain("set_adapter", ["b", "b", "x"])) == "<Explanation: set_adapter(['b', 'b', 'x']) refused by known, distinct>"
+    state.set_adapter("b")
+    assert repr(state.journal[-1]) == (
+        "JournalEntry(number=3, name='set_adapter', events=[set_adapter(['b'])], changed=6 modules, is_noop=False)"
+    )
+
+
+def test_names_are_shown_on_one_line() -> None:
+    """A name may hold a line break, which is shown escaped where it would break a table."""
+    _, state = build("")
+    name = "a\nb\tc"
+    state.add_adapter(name, CONFIGS["a"])
+    lines = str(state.status()).splitlines()
+    assert lines[0] == r"adapters enabled; active: a\nb\tc"
+    assert lines[1].split("  ")[-1] == r"a\nb\tc (trainable)"
+    assert len(lines) == 2 + len(state.facts.modules)
+    assert state.active_adapters == (name,)
+
+
 def test_attachment() -> None:
     """One model has one state; a part, a whole, other options and detaching while adapters are there are refused."""
     model, state = build()

@@ -52,12 +52,14 @@ def output_difference(expected: torch.Tensor, observed: torch.Tensor, tolerance:
         return None
     place = int((expected - observed).abs().nan_to_num(nan=torch.inf).argmax())
     most = float((expected - observed).abs().max())
-    return Difference(
-        "output",
-        "",
-        f"{float(expected.flatten()[place]):.7g} at its position {place}",
-        f"{float(observed.flatten()[place]):.7g}; outputs differ by up to {most:.2g}",
-    )
+    wanted, found = _told_apart(float(expected.flatten()[place]), float(observed.flatten()[place]))
+    return Difference("output", "", f"{wanted} at its position {place}", f"{found}; outputs differ by up to {most:.2g}")
+
+
+def _told_apart(one: float, two: float) -> tuple[str, str]:
+    """Two numbers with as many digits as it takes to tell them apart; all that there are where they are equal."""
+    texts = [(f"{one:.{digits}g}", f"{two:.{digits}g}") for digits in range(7, 18)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
 
 
 def print_differences(expected: Fingerprint, observed: Fingerprint) -> Iterator[Difference]:

@@ -11,6 +11,7 @@ import torch
 from hypothesis.stateful import rule
 
 from adapterstate.testing import DEFAULT_SETTINGS, AdapterStateMachine, AdapterSystem, Broken, Trial, check_adapter_system
+from adapterstate.testing.looks import output_difference
 from adapterstate.testing.ours import StateSystem
 
 from .broken.deleting import Fallback
@@ -122,3 +123,13 @@ def test_a_seed_repeats_a_run() -> None:
     """The same seed makes the same events."""
     first, second = (check_adapter_system(Toy, settings=FEW, seed=3).events for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_outputs_that_differ_are_told_apart(dtype: torch.dtype) -> None:
+    """However little two numbers differ, what is printed of them differs."""
+    one = torch.tensor([0.0, -1.168453], dtype=dtype)
+    found = output_difference(one, torch.nextafter(one, torch.zeros(2, dtype=dtype)))
+    assert found is not None
+    assert found.expected.endswith(" at its position 1")
+    assert found.expected.split()[0] != found.observed.split(";")[0]
