@@ -137,13 +137,17 @@ class PeftState(AdapterState):
         Afterwards this state refuses whatever it is asked; `attach` gives another one.
 
         Raises:
-            AttachError: something is in force that PEFT cannot express: adapters merged, weighted or combined by a policy, or disabled by a
-                context. Nothing has changed.
+            AttachError: something is in force that PEFT cannot express: adapters merged, weighted or combined by a policy, prompts not
+                applied, or adapters disabled by a context. Nothing has changed.
         """
         facts = self._facts
         if any(beyond_peft(host, facts.context_of(path), enabled=True) for path, host in self._hosts.items()):
             what = f"{list(self._facts.merged)} are merged" if self._facts.merged else "weights or a policy are in force"
             raise errors.AttachError(f"detach is refused while {what}, which PEFT cannot express; nothing has changed. Undo that first.")
+        if self.skips_prompt:
+            raise errors.AttachError(
+                "detach is refused while no prompt is applied, which PEFT cannot express; nothing has changed. Undo that first."
+            )
         if self._facts.disabled_by_contexts:
             raise errors.AttachError("detach is refused inside disable_adapter(); nothing has changed. Leave the context first.")
         with Transaction(deque()) as transaction:

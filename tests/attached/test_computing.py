@@ -179,6 +179,19 @@ def test_merging_activates_first() -> None:
         model.unmerge_adapter()
 
 
+@pytest.mark.parametrize("names", [("d", "b"), ("b", "d")])
+def test_merging_on_top_of_what_is_merged(names: tuple[str, str]) -> None:
+    """Adapters of one layer that are merged one after the other compute what they did, and what is merged first is still in it."""
+    model, state = attached("ebd")
+    state.set_adapter(["d", "b"], weights=[0.5, 2.0])
+    exact = dense(model, ("d", 0.5, "error"), ("b", 2.0, "error"))
+    for count, name in enumerate(names, 1):
+        state.merge_adapter(name)
+        assert set(state.merged_adapters) == set(names[:count])
+        torch.testing.assert_close(model(X), exact)
+    assert state.check() == ()
+
+
 def test_safe_merge_refuses_before_anything_changes() -> None:
     """A result that is not finite is refused with the layer's name."""
     model, state = attached("ed")
@@ -333,7 +346,7 @@ def test_moving_the_model() -> None:
 
 
 def test_a_merge_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was tried on a copy, to see whether PEFT can merge, is what is kept."""
+    """What was tried on a copy, to see whether PEFT can merge, is what is kept; also while adapters are disabled."""
     from adapterstate.peft import stand_ins, state
 
     model, driver = attached("ed")
@@ -349,6 +362,11 @@ def test_a_merge_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     driver.merge_adapter()
     assert sorted(asked) == ["base_model.model.lin0", "base_model.model.lin1"]
     torch.testing.assert_close(model(X), live)
+    asked.clear()
+    with model.disable_adapter():
+        assert not torch.allclose(model(X), live)
+    torch.testing.assert_close(model(X), live)
+    assert asked == []
 
 
 def test_a_copy_may_be_attached_with_other_options() -> None:

@@ -223,6 +223,7 @@ def test_delete_falls_back_to_the_same_adapter_everywhere() -> None:
     assert active_everywhere(model, "b")
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert state.check() == ()
+    assert {name for module in model.modules() for name in getattr(module, "_adapters", ())} == {"b"}  # as PEFT's wrappers count them
     model, state = attached("eb", fallback_on_delete=False)
     model.delete_adapter("e")
     assert state.active_adapters == ()
@@ -545,6 +546,19 @@ def test_detaching_loses_nothing_silently(act: Any, reason: str, disabled: bool)
         state.detach()
     assert differences(before, look(model, state)) == []
     assert attach(model) is state
+
+
+def test_detaching_while_disabled() -> None:
+    """A model that `disable_adapters` has disabled is given back so: PEFT knows that it is, and enables it again."""
+    model, state = attached()
+    output = model(X).detach()
+    state.disable_adapters()
+    state.detach()
+    torch.manual_seed(0)
+    assert torch.equal(model(X), Net()(X))
+    assert not model.has_active_enabled_adapter
+    model.base_model.enable_adapter_layers()
+    assert torch.equal(model(X), output)
 
 
 def test_detaching_attention() -> None:

@@ -493,6 +493,38 @@ def test_unloading(method: Method, together: bool) -> None:
     assert {id(parameter) for parameter in plain.parameters()} == {id(parameter) for parameter, _ in before.values()}
 
 
+def test_rank_allocation() -> None:
+    """AdaLoRA allocates ranks while its adapter trains, leaves a frozen one alone, and goes on with another one when it is deleted."""
+    method = METHODS["adalora"]
+    model = build(method)
+    state = attach(model)
+    tuner = model.base_model
+
+    def allocated(name: str) -> bool:
+        """Whether a step of training changes what the adapter computes with."""
+        importance = tuner.rankallocator.ipt
+        for step in (3, 4):
+            model.zero_grad()
+            output = model(input_ids=X).square().sum()
+            if output.requires_grad:
+                output.backward()
+            tuner.update_and_allocate(step)
+        return any(name in path.split(".") and value.any() for path, value in importance.items())
+
+    assert allocated("one")
+    model.zero_grad()
+    state.set_requires_grad("one", False)
+    before = {path: value.clone() for path, value in tuner.rankallocator.ipt.items()}
+    assert allocated("one")
+    assert all(torch.equal(value, before[path]) for path, value in tuner.rankallocator.ipt.items())
+    with quiet():
+        model.delete_adapter("one")
+    state.set_requires_grad("two")
+    assert state.active_adapters == ("two",)
+    assert allocated("two")
+    assert not any("one" in path.split(".") for path in tuner.rankallocator.ipt)
+
+
 def test_copies(method: Method) -> None:
     """A deep copy computes the same, drives itself, and never the original."""
     model = build(method)

@@ -193,10 +193,16 @@ def test_prompts_run_one_at_a_time() -> None:
         asked = {"input_ids": IDS, "max_new_tokens": 4, "do_sample": False}
         assert torch.equal(model.generate(**asked), tiny().generate(**asked))
     assert logits(model).shape == one.shape
-    state.set_adapter([])
-    assert torch.equal(logits(model), base)
-    assert model.active_peft_config is model.peft_config["one"]
-    model.set_adapter("two")
+    for leave, enter in (
+        (lambda: state.set_adapter([]), lambda: model.set_adapter("two")),
+        (state.disable_adapters, state.enable_adapters),
+    ):
+        leave()
+        assert torch.equal(logits(model), base)
+        with pytest.raises(AttachError, match=r"prompt.*nothing has changed"):
+            state.detach()
+        enter()
+    assert model.active_peft_config is model.peft_config["two"]
     with pytest.raises(adapterstate.NotMergeableError, match="prompt"):
         state.merge_adapter()
     with pytest.warns(UserWarning, match="Setting active adapter to one"):
