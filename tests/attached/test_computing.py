@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from peft import get_peft_model
 
-from adapterstate import NotMergeableError, attach
+from adapterstate import NotMergeableError, NotSummableError, attach
 
 from .models import Net, X, attached, differences, look, lora, peft_model
 
@@ -266,6 +266,7 @@ def test_reads_answer_for_what_computes() -> None:
     state.set_adapter(["e", "b"], on_overlap="sum")
     original, e, b = (inner.head1.original_module.weight, inner.head1.modules_to_save["e"].weight, inner.head1.modules_to_save["b"].weight)
     torch.testing.assert_close(inner.head1.weight, original + (e - original) + (b - original))
+    assert inner.head1.in_features == 8
     state.merge_adapter()
     merged = inner.lin1.weight
     lin = inner.lin1
@@ -273,6 +274,35 @@ def test_reads_answer_for_what_computes() -> None:
     torch.testing.assert_close(merged, exact)
     state.unmerge_adapter()
     assert inner.lin1.weight is inner.lin1.base_layer.weight
+
+
+def test_a_bias_is_read_with_what_is_merged() -> None:
+    """`.bias` of a layer holds what an adapter with a bias of its own adds, while that is merged; `bias` of the base is untouched."""
+    torch.manual_seed(0)
+    model = get_peft_model(Net(), lora(lora_bias=True), adapter_name="e")
+    state = attach(model)
+    lin = model.base_model.model.lin0
+    base = lin.base_layer.bias.detach().clone()
+    state.merge_adapter()
+    assert lin.lora_B["e"].bias.any()
+    torch.testing.assert_close(lin.bias, base + 2.0 * lin.lora_B["e"].bias)
+    state.unmerge_adapter()
+    assert torch.equal(lin.bias, base)
+
+
+def test_what_training_updates_is_not_summed() -> None:
+    """Copies of a batch norm, whose running statistics training moves, may not be summed; one of them overrides the other."""
+    torch.manual_seed(0)
+    net = Net()
+    net.head1 = torch.nn.BatchNorm1d(3)
+    model = get_peft_model(net, lora(modules_to_save=["head1"]), adapter_name="e")
+    state = attach(model)
+    model.add_adapter("b", lora(modules_to_save=["head1"]))
+    with pytest.raises(NotSummableError, match="head1"):
+        state.set_adapter(["e", "b"], on_overlap="sum")
+    assert state.active_adapters == ("e",)
+    state.set_adapter(["e", "b"], on_overlap="override")
+    assert state.active_adapters == ("e", "b")
 
 
 @pytest.mark.parametrize("names", [None, ["b"], ["e", "d"]])

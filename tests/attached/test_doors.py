@@ -371,6 +371,32 @@ def test_a_failed_add_leaves_the_config_as_it_was_given() -> None:
     assert config.target_modules == "all-linear"
 
 
+@pytest.mark.parametrize("rewrites", [{"init_lora_weights": "pissa"}, {"kasa_config": peft.KasaConfig()}], ids=["pissa", "kasa"])
+def test_a_failed_add_puts_base_values_back(rewrites: dict[str, Any]) -> None:
+    """Where PEFT takes a part of the base weight into a new adapter, and the add then fails, the base weight is whole again."""
+    torch.manual_seed(0)
+    model = get_peft_model(Net(), lora(**rewrites)).eval()
+    state = attach(model)
+    before = look(model, state)
+    with pytest.raises(IndexError):
+        model.add_adapter("bad", lora(**rewrites, trainable_token_indices={"emb": [99]}))
+    assert differences(before, look(model, state)) == []
+
+
+def test_deleting_spares_a_module_of_the_same_name() -> None:
+    """Nothing of a base model that is a mapping of modules is taken for what is kept of an adapter."""
+
+    class Mapping(torch.nn.ModuleDict):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self["two"](self["one"](x))
+            return found
+
+    model = get_peft_model(Mapping({name: torch.nn.Linear(4, 4) for name in ("one", "two")}), lora(target_modules=["one"]), "one")
+    model.add_adapter("two", lora(target_modules=["one"]))
+    attach(model).delete_adapter("two")
+    assert list(inner(model)) == ["one", "two"]
+
+
 def test_a_failed_delete_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     """When PEFT fails to delete the last of an adapter's weights, those that it has deleted are back."""
     model, state = attached("ebd")

@@ -101,6 +101,7 @@ METHODS = {
     "lora pissa": lora(init_lora_weights="pissa", rewrites_base=True),
     "lora olora": lora(init_lora_weights="olora", rewrites_base=True),
     "lora kasa": lora(kasa_config=peft.KasaConfig(), rewrites_base=True),
+    "lora mica": lora(init_lora_weights="mica"),
     "lora monteclora": lora(monteclora_config=peft.MontecloraConfig()),
     "lora lora_bias": lora(lora_bias=True),
     "lora bias": lora(bias="lora_only", only_one=True),

@@ -207,6 +207,7 @@ def test_prompts_run_one_at_a_time() -> None:
         state.merge_adapter()
     with pytest.warns(UserWarning, match="Setting active adapter to one"):
         model.delete_adapter("two")
+    assert [list(kept) for kept in (model.prompt_encoder, model.prompt_tokens, model.peft_config)] == [["one"]] * 3
     assert torch.equal(logits(model), one)
     assert state.check() == ()
     again = copy.deepcopy(model)
