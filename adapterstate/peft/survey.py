@@ -51,7 +51,11 @@ def _beside(model: nn.Module, tuner: BaseTuner | None) -> Iterator[tuple[str, Ho
     """What a tuner keeps for each adapter that none of its layers lists as its own."""
     own = tuner._modules if tuner is not None else {}
     names = configs_of(model)
-    kept = {key: held for key, held in own.items() if isinstance(held, nn.ModuleDict) and not names.keys().isdisjoint(held)}
+    kept = {
+        key: held  # the base model may be a mapping, too
+        for key, held in own.items()
+        if key != "model" and isinstance(held, nn.ModuleDict) and not names.keys().isdisjoint(held)
+    }
     if not kept:
         return
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
