@@ -135,6 +135,8 @@ def test_disjoint_rows_need_no_policy() -> None:
         layer.trainable_tokens_delta["e"].fill_(1.0)
         layer.trainable_tokens_delta["b"].fill_(2.0)
     assert torch.equal(model.base_model.model.emb(torch.tensor([1, 3])), torch.tensor([[1.0] * 8, [2.0] * 8]))
+    attach(model).detach()  # PEFT computes that itself
+    assert torch.equal(model.base_model.model.emb(torch.tensor([1, 3])), torch.tensor([[1.0] * 8, [2.0] * 8]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -198,9 +200,10 @@ def test_safe_merge_refuses_before_anything_changes() -> None:
     with torch.no_grad():
         model.base_model.model.lin1.lora_B["e"].weight[0, 0] = float("inf")
     facts = state.facts
-    with pytest.raises(NotMergeableError, match=r"lin1.*not finite"):
-        model.merge_adapter(safe_merge=True)
-    assert state.facts is facts
+    for merge in (model.merge_adapter, model.base_model.model.lin0.merge, model.merge_and_unload):
+        with pytest.raises(NotMergeableError, match=r"lin1.*not finite"):
+            merge(safe_merge=True)
+        assert state.facts is facts
 
 
 def test_want_of_memory_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +240,36 @@ def test_attention_is_computed_in_the_mode_of_its_model(weight: float) -> None:
         torch.testing.assert_close(found[model], found[plain])
         torch.manual_seed(2)
         assert torch.equal(model(inputs), found[model]) is not mode
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merged_attention(dtype: torch.dtype) -> None:
+    """Attention that was merged in eval mode computes what it did, in its own type, and drops out as soon as the model trains."""
+    torch.manual_seed(0)
+    model = get_peft_model(Attention().to(dtype), lora(target_modules=["attention"]), adapter_name="e").eval()
+    state = attach(model)
+    inputs = torch.randn(2, 3, 8, dtype=dtype)
+    live = model(inputs)
+    state.merge_adapter()
+    assert model(inputs).dtype == dtype
+    torch.testing.assert_close(model(inputs), live, rtol=0.02, atol=0.02)
+    model.train()
+    assert not torch.equal(model(inputs), model(inputs))
+    model.eval()
+    assert torch.equal(model(inputs), model(inputs))
+
+
+def test_a_merge_is_rounded_once() -> None:
+    """In half precision, what two adapters add is summed in float32 and rounded to the base's type at the end."""
+    torch.manual_seed(0)
+    model = get_peft_model(Net().bfloat16(), lora(), adapter_name="e")
+    state = attach(model)
+    model.add_adapter("b", lora())
+    state.set_adapter(["e", "b"])
+    lin = model.base_model.model.lin0
+    exact = lin.base_layer.weight.float() + sum(2.0 * lin.lora_B[name].weight @ lin.lora_A[name].weight for name in "eb")
+    state.merge_adapter()
+    assert torch.equal(lin.weight, exact.bfloat16())
 
 
 def test_merged_values_in_inference_mode() -> None:

@@ -40,6 +40,10 @@ def test_a_fresh_model_keeps_its_state_and_output() -> None:
     assert attach(model) is state
     assert type(model).__name__ == "PeftModel"
     assert isinstance(model, peft.PeftModel)
+    model = peft_model("e")
+    written = flags(model)
+    attach(model)
+    assert [key for key in differences(written, flags(model)) if not key.endswith(" class")] == []
 
 
 def test_flags_follow_what_attach_is_told() -> None:
@@ -371,7 +375,7 @@ def test_a_failed_add_leaves_the_config_as_it_was_given() -> None:
     assert config.target_modules == "all-linear"
 
 
-@pytest.mark.parametrize("rewrites", [{"init_lora_weights": "pissa"}, {"kasa_config": peft.KasaConfig()}], ids=["pissa", "kasa"])
+@pytest.mark.parametrize("rewrites", [{"init_lora_weights": "olora"}, {"kasa_config": peft.KasaConfig()}], ids=["olora", "kasa"])
 def test_a_failed_add_puts_base_values_back(rewrites: dict[str, Any]) -> None:
     """Where PEFT takes a part of the base weight into a new adapter, and the add then fails, the base weight is whole again."""
     torch.manual_seed(0)
