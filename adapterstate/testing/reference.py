@@ -195,7 +195,7 @@ class Reference:
         if inactive and self.options.merge_activates:
             more = (1.0,) * len(inactive)
             activation = attrs.evolve(self.activation, names=(*self.activation.names, *inactive), weights=(*self.activation.weights, *more))
-            return self._combination(activation) or attrs.evolve(self, activation=activation, merged=frozenset(names))
+            return self._combination(activation) or attrs.evolve(self, activation=activation, merged=self.merged | set(names))
         if inactive:
             return No("merged_are_active", f"{inactive} are not active")
         return attrs.evolve(self, merged=self.merged | set(names))

@@ -58,7 +58,7 @@ class Options:
         grad_follows: ``"trainability"``: a trainable adapter's parameters require grad, whatever is active. ``"activation"``: only while it
             is active and enabled, or after `set_requires_grad(name, True)` named it.
         fallback: what deleting the last active adapter activates: ``"none"``, or the ``"first"`` of those that are left.
-        merge_activates: whether merging inactive adapters activates them first, behind those that are active.
+        merge_activates: whether merging inactive adapters activates them first, behind those that are active; what is merged stays so.
         tolerance: how much outputs that need not be equal bit for bit may differ, absolutely and relative to their largest value.
     """
 
