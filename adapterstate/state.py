@@ -25,8 +25,7 @@ from adapterstate.compiled import CompileWatch
 from adapterstate.contexts import StateContext
 from adapterstate.inspection import Status, findings, status_of
 from adapterstate.link import BARRED, LINK, STATES, Barred, Link, Options, link_of, why_foreign
-from adapterstate.machine.arguments import names_of, refuse_no_flag, weights_of
-from adapterstate.machine.arguments import refuse_strange_policy as refuse_strange_policy
+from adapterstate.machine.arguments import names_of, refuse_no_flag, refuse_strange_policy, weights_of
 from adapterstate.machine.charts import CHARTS, Charts
 from adapterstate.machine.engine import Engine
 from adapterstate.machine.plan import Plan, plan

@@ -20,6 +20,7 @@ from adapterstate import errors
 from adapterstate.changes import may_accept_otherwise
 from adapterstate.commit import Transaction
 from adapterstate.link import LINK, Link, Options
+from adapterstate.machine.arguments import refuse_strange_policy
 from adapterstate.machine.charts import Charts
 from adapterstate.machine.plan import Plan
 from adapterstate.machine.records import Context, Event, Facts, Policy, Proposal, Refusal
@@ -46,7 +47,7 @@ from adapterstate.peft.survey import hosts_of
 from adapterstate.peft.tuners import configs_of, forget, hand_on_training, swapper_of, tuner_of
 from adapterstate.projection import Shares, requires_grad, shares_of
 from adapterstate.records import Finding
-from adapterstate.state import AdapterState, Names, Prepared, exclusive, refuse_strange_policy
+from adapterstate.state import AdapterState, Names, Prepared, exclusive
 from adapterstate.unloading import write_values
 
 
