@@ -78,7 +78,7 @@ def collect(transaction: Transaction, model: nn.Module, change: Change) -> None:
 def _showing(change: Change) -> Iterator[Cohort]:
     """The modules whose records stay, where what they compute changes all the same: adapters are enabled or disabled, thawed or frozen."""
     before, after = change.before, change.after
-    if before.enablement == after.enablement and _trainability(before) == _trainability(after):
+    if before.enablement == after.enablement and merged_and_trainable(before) == merged_and_trainable(after):
         return
     found: dict[int, list[str]] = {}
     for path, record in after.modules.items():
@@ -86,11 +86,6 @@ def _showing(change: Change) -> Iterator[Cohort]:
             found.setdefault(id(record), []).append(path)
     for paths in found.values():
         yield Cohort(after.modules[paths[0]], after.modules[paths[0]], paths)
-
-
-def _trainability(facts: Facts) -> dict[str, str]:
-    """The trainability of every merged adapter: a forward in training mode warns about it."""
-    return {name: facts.adapters[name].trainability for name in facts.merged}
 
 
 # ----------------------------------------------------------------------------------------------------------------- modules

@@ -183,13 +183,13 @@ def _model_refusals(charts: Charts, facts: Facts, event: Event) -> Iterator[Foun
 
 def _refused(move: Move, event: Event) -> dict[tuple[str, str], list[Found]]:
     """Judge the guards of a row: of one subject, and of all of them if that one is refused, since they are alike."""
-    guards = move.row.guards
-    if not any(guard.judge(move.situation, event) for guard in guards):
+
+    def judged(situation: Situation) -> list[Found]:
+        return [(guard, refusal) for guard in move.row.guards for refusal in guard.judge(situation, event)]
+
+    if not judged(move.situation):
         return {}
-    return {
-        (move.chart, situation.subject): [(guard, refusal) for guard in guards for refusal in guard.judge(situation, event)]
-        for situation in move.situations
-    }
+    return {(move.chart, situation.subject): judged(situation) for situation in move.situations}
 
 
 def _in_order(refused: Mapping[tuple[str, str], list[Found]], charts: Charts, facts: Facts) -> list[Found]:

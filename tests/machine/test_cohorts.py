@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,3 +153,18 @@ def test_cohorts_of_two_states() -> None:
         Cohort(None, one, ["new"]),
     )
     assert cohorts(before, before) == ()
+
+
+@pytest.mark.parametrize("by_context", [True, False])
+def test_a_guard_without_an_answer_ends_the_event(by_context: bool) -> None:
+    """A guard of a row that returns None has said neither yes nor no: the plan fails, and nothing is accepted."""
+
+    def mute(_: Situation, __: Event) -> Sequence[Refusal]:
+        """Says nothing."""
+        return None  # type: ignore[return-value]
+
+    silent = Guard("mute", "says nothing", EventRefusedError, mute, by_context=by_context)
+    charts = CHARTS.with_chart(CHARTS.activation.with_guard("set_adapter", silent, value="some"))
+    start = after(adding("everywhere", ADAPTERS["everywhere"]), adding("odd", ADAPTERS["odd"]))
+    with pytest.raises(TypeError):
+        plan(charts, start, [naming("set_adapter", "odd")])
