@@ -172,7 +172,18 @@ class ModelDoors(Doors):
         return super().generate(*args, **kwargs)
 
 
-class TransformersDoors(Doors):
+class InjectedDoors(Doors):
+    """Doors of a model that carries PEFT's layers without a `PeftModel` around it."""
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+        """As torch's. PEFT's injecting begins with it, and goes past every other door."""
+        state = None if _building(self) else _driver(self)
+        if state is not None:
+            state.peft_refuse_injecting()
+        return super().named_modules(*args, **kwargs)
+
+
+class TransformersDoors(InjectedDoors):
     """Doors of a transformers model that carries PEFT's layers without a `PeftModel` around it."""
 
     @_through
@@ -381,7 +392,18 @@ class StandingWrapper(_StandingIn, WrapperDoors):
         return getattr(self.__dict__[STAND_IN].module, name)
 
 
-ALL = (ModelDoors, TransformersDoors, TunerDoors, SwappingDoors, WeighingDoors, AllocatingDoors, RestoringDoors, LayerDoors, WrapperDoors)
+ALL = (
+    ModelDoors,
+    InjectedDoors,
+    TransformersDoors,
+    TunerDoors,
+    SwappingDoors,
+    WeighingDoors,
+    AllocatingDoors,
+    RestoringDoors,
+    LayerDoors,
+    WrapperDoors,
+)
 
 
 def stands_in(module: nn.Module) -> bool:
@@ -415,6 +437,6 @@ def _generate(plain: type[nn.Module], standing_in: bool) -> type[nn.Module]:
         restores = (RestoringDoors,) if hasattr(plain, "_restore_weights") else ()
         doors = (*restores, StandingLayer if standing_in else LayerDoors)
     else:
-        doors = (TransformersDoors if hasattr(plain, "_hf_peft_config_loaded") else Doors,)
+        doors = (TransformersDoors if hasattr(plain, "_hf_peft_config_loaded") else InjectedDoors,)
     body: dict[str, Any] = {PLAIN: plain, "__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__}
     return type(plain.__name__, (*doors, plain), body)

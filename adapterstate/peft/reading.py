@@ -106,7 +106,7 @@ def _active(model: nn.Module, hosts: Mapping[str, Host], names: Sequence[str], f
     """The active adapters, as the model itself says."""
     tuner = tuner_of(model)
     says = getattr(tuner if tuner is not None else model, "active_adapters", None)
-    if callable(says):  # a transformers model without a PeftModel around it
+    if says is None or callable(says):  # layers without a PeftModel around them: injected ones, or those of a transformers model
         said = next((host.active() for host in hosts.values() if host.active()), ())
     else:
         said = tuple([says] if isinstance(says, str) else says or ())

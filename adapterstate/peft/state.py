@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import attrs
 import torch
+from peft import inject_adapter_in_model
 from peft.tuners.mixed import MixedModel
 from torch import nn
 
@@ -238,9 +239,9 @@ class PeftState(AdapterState):
             self._link.builder = threading.get_ident()
             try:
                 result = build()
+                hosts = hosts_of(self.model)
             finally:
                 self._link.builder = None
-            hosts = hosts_of(self.model)
             events = tuple(self._arrivals(hosts, on_overlap, asked=asked))
             found = self._judged(events)
             entry = self._entry(door, found)
@@ -261,6 +262,22 @@ class PeftState(AdapterState):
                 yield Event("add_adapter", (name,), wanted, on_overlap=on_overlap, proposal=Proposal(config, slots), reports=nowhere)
                 if asked and wanted == "trainable":
                     yield Event("set_requires_grad", (name,), "trainable")
+
+    def peft_refuse_injecting(self) -> None:
+        """Refuse what PEFT has begun to inject past the state, and take back the config that it has put in for that.
+
+        Raises:
+            AttachError: there is a config of an adapter that the state does not know.
+        """
+        configs = configs_of(self.model)
+        strange = [name for name in configs if name not in self._facts.adapters]
+        if strange:
+            for name in strange:
+                del configs[name]
+            raise errors.AttachError(
+                f"injecting {strange} into an attached {plain_class(self.model).__name__} is refused: it would go past its state; nothing "
+                "has changed. Call add_adapter(name, config) of adapterstate.attach(model)."
+            )
 
     def peft_active_config(self) -> Any:
         """The config of the first active adapter; of the first present one, where none is active."""
@@ -296,15 +313,21 @@ class PeftState(AdapterState):
 
     @exclusive
     def add_adapter(self, name: str, config: Any, on_overlap: Policy = "error") -> None:
-        """Add an adapter of a PEFT config through the model's own `add_adapter`, and let it carry a policy.
+        """Add an adapter of a PEFT config through the model's own `add_adapter`, if it has one, and let it carry a policy.
 
         Raises:
             EventRefusedError: the name is refused. Nothing has changed.
             Exception: whatever PEFT raises; everything that it had written is put back.
         """
         refuse_strange_policy("add_adapter", on_overlap)
-        given = (name, config) if tuner_of(self.model) or swapper_of(self.model) or "prompt_encoder" in self._hosts else (config, name)
-        self._build("add_adapter", name, partial(self.model.add_adapter, *given), config, on_overlap=on_overlap)  # type: ignore[arg-type,operator,misc]
+        own: Any = getattr(self.model, "add_adapter", None)
+        if own is None:
+            build = partial(_inject, config, self.model, name)
+        elif tuner_of(self.model) or swapper_of(self.model) or "prompt_encoder" in self._hosts:
+            build = partial(own, name, config)
+        else:
+            build = partial(own, config, name)
+        self._build("add_adapter", name, build, config, on_overlap=on_overlap)
 
     def _plain(self) -> nn.Module:
         """The model below PEFT's objects."""
@@ -616,6 +639,13 @@ def _safe_objection(host: Host, shares: Shares) -> str:
     except ValueError as error:
         return str(error)
     return texts.NOT_FINITE
+
+
+def _inject(config: Any, model: nn.Module, name: str) -> None:
+    """Let PEFT inject an adapter into a model of one's own. That there are others already is known."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
+        inject_adapter_in_model(config, model, name)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import peft
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -11,6 +12,8 @@ from torch import nn
 from adapterstate import AdapterState, attach
 
 X = torch.tensor([[1, 2, 3], [4, 5, 0]])
+KASA: list[dict[str, Any]] = [{"kasa_config": peft.KasaConfig()}] if hasattr(peft, "KasaConfig") else []
+"""What makes a LoRA one that takes a part of the base weight, in releases of PEFT that have it."""
 
 
 class Net(nn.Module):

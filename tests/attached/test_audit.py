@@ -16,7 +16,7 @@ import adapterstate
 from adapterstate import ArgumentError, AttachError, attach
 from adapterstate.peft import audit
 
-from .models import Net, X, attached, differences, flags, healthy_model, lora
+from .models import Net, X, attached, differences, flags, healthy_model, look, lora
 
 
 def half_switched(model: Any) -> None:
@@ -51,6 +51,19 @@ def partly_merged(model: Any) -> None:
     model.base_model.model.lin0.merge()
 
 
+def overlapping(model: Any) -> None:
+    """Two adapters that replace the same weight are active."""
+    everywhere(model, ["e", "b"])
+
+
+def everywhere(model: Any, names: list[str]) -> None:
+    """Write names into all of PEFT's fields that say what is active, past its checks."""
+    for module in model.modules():
+        if "_active_adapter" in module.__dict__:
+            module._active_adapter = list(names)
+    model.base_model.active_adapter = list(names)
+
+
 BROKEN: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "half switched": (half_switched, "same_everywhere", "base_model.model.head1"),
     "unknown active": (unknown_active, "bad_input_is_an_error", ""),
@@ -58,6 +71,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "half frozen": (half_frozen, "same_everywhere", "base_model.model.lin1"),
     "merged": (merged, "merge_is_exact", "base_model.model.lin0"),
     "partly merged": (partly_merged, "merge_is_exact", "base_model.model.lin0"),
+    "overlapping": (overlapping, "no_overlap", "base_model.model.head1"),
 }
 
 
@@ -92,6 +106,111 @@ def test_repair_sets_the_nearest_legal_state(case: str) -> None:
         state.set_adapter("e")
     assert state.active_adapters == ("e",)
     torch.testing.assert_close(model(X), healthy)
+
+
+def accepting(model: Any, name: str) -> list[bool]:
+    """Whether each parameter of an adapter accepts gradients."""
+    return [parameter.requires_grad for key, parameter in model.named_parameters() if f".{name}." in key or key.endswith(f".{name}")]
+
+
+def test_legal_flags_are_met_as_they_are() -> None:
+    """What was frozen, thawed or disabled before attaching is so afterwards, is what the state says, and survives switching."""
+    model = healthy_model("ebd")
+    for key, parameter in model.named_parameters():
+        if ".e." in key or key.endswith(".e"):
+            parameter.requires_grad_(False)  # active, and frozen
+        if ".b." in key or key.endswith(".b"):
+            parameter.requires_grad_(True)  # inactive, and accepts gradients all the same
+    before = flags(model)
+    assert audit(model) == ()
+    state = attach(model)
+    assert all(" class" in difference for difference in differences(before, flags(model)))
+    assert [state.trainable(name) for name in "ebd"] == [False, True, True]
+    for name in "bdedb":
+        state.set_adapter(name)
+        assert [set(accepting(model, other)) for other in "ebd"] == [{False}, {True}, {name == "d"}]
+    assert state.check() == ()
+
+
+def test_a_model_that_peft_has_disabled_stays_disabled() -> None:
+    """The state says so, the output is the base model's until adapters are enabled, and then they train again."""
+    model = healthy_model("ed")
+    expected = model(X).detach()
+    with model.disable_adapter():
+        base = model(X).detach()
+    model.base_model.disable_adapter_layers()
+    assert audit(model) == ()
+    state = attach(model)
+    assert (state.enabled, state.active_adapters, state.trainable("e")) == (False, ("e",), True)
+    assert torch.equal(model(X), base)
+    state.enable_adapters()
+    assert torch.equal(model(X), expected)
+    assert not torch.equal(expected, base)
+    assert set(accepting(model, "e")) == {True}
+    assert state.check() == ()
+
+
+def test_an_inactive_adapter_made_for_inference_is_frozen() -> None:
+    """`inference_mode` of its config is what tells it from one that is only inactive."""
+    model: Any = peft.get_peft_model(Net(), lora(), adapter_name="e")
+    model.add_adapter("d", lora(inference_mode=True))
+    model.set_adapter("e")
+    assert audit(model) == ()
+    state = attach(model)
+    assert [state.trainable(name) for name in "ed"] == [True, False]
+    state.set_adapter("d")
+    assert set(accepting(model, "d")) == {False}
+    assert state.check() == ()
+
+
+def test_injected_into_a_model_of_ones_own() -> None:
+    """`inject_adapter_in_model` puts PEFT's layers into any model, without a tuner around it that says what is active."""
+    torch.manual_seed(0)
+    model: Any = peft.inject_adapter_in_model(lora(), Net(), "e").eval()
+    expected = model(X).detach()
+    assert audit(model) == ()
+    state = attach(model)
+    assert (state.adapters, state.active_adapters) == (("e",), ("e",))
+    assert torch.equal(model(X), expected)
+    state.disable_adapters()
+    torch.manual_seed(0)
+    assert torch.equal(model(X), Net()(X))
+    state.enable_adapters()
+    assert torch.equal(model(X), expected)
+    state.merge_adapter()
+    torch.testing.assert_close(model(X), expected)
+    state.unmerge_adapter()
+    assert torch.equal(model(X), expected)
+    assert state.check() == ()
+    state.delete_adapter("e")
+    torch.manual_seed(0)
+    assert torch.equal(model(X), Net()(X))
+
+
+def test_more_is_injected_through_the_state() -> None:
+    """PEFT's own function would go past it, and is refused before anything has changed; `add_adapter` of the state does it."""
+    model: Any = peft.inject_adapter_in_model(lora(), Net(), "e").eval()
+    state = attach(model)
+    before = look(model, state)
+    warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # until the end of the test
+    with pytest.raises(AttachError, match=r"injecting \['b'\].*nothing has changed.*add_adapter"):
+        peft.inject_adapter_in_model(lora(target_modules=["lin1", "lin2"]), model, "b")
+    assert differences(before, look(model, state)) == []
+    with pytest.raises(ValueError, match="not found in the base model"):
+        state.add_adapter("b", lora(target_modules=["nowhere"]))
+    assert differences(before, look(model, state)) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state.add_adapter("b", lora(target_modules=["lin1", "lin2"]))
+    assert (state.adapters, state.active_adapters) == (("e", "b"), ("e",))
+    assert torch.equal(model(X), before["output"])
+    state.set_adapter("b")
+    assert not torch.equal(model(X), before["output"])
+    assert state.check() == ()
+    state.set_adapter("e")
+    state.delete_adapter("b")
+    assert (state.adapters, state.active_adapters) == (("e",), ("e",))
+    assert torch.equal(model(X), before["output"])
 
 
 def test_an_attached_model_passes_in_every_state() -> None:
@@ -247,3 +366,16 @@ def test_the_command_line(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> 
         assert main(["audit", str(tmp_path / "adapter"), "--base", str(tmp_path / "nowhere")]) == 2
         assert "not a directory" in capsys.readouterr().err
         assert main(["audit", str(tmp_path)]) == 2
+
+
+def test_the_command_line_says_what_breaks_a_rule(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each finding is a line, and the exit code is 1."""
+    from adapterstate.__main__ import main
+
+    model = healthy_model()
+    half_switched(model)
+    monkeypatch.setattr("adapterstate.peft.command._load", lambda directory, base: model)
+    assert main(["audit", "anywhere"]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == f"{len(audit(model))} places break a rule"
+    assert any("base_model.model.head1" in line and "same_everywhere" in line for line in printed[:-1])
