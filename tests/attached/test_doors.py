@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import deque
 from typing import Any
 
 import peft
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from adapterstate import AdapterOverlapError, AttachError, attach
 
-from .models import CONFIGS, Net, X, attached, differences, flags, healthy_model, look, lora, peft_model
+from .models import CONFIGS, KASA, Net, X, attached, differences, flags, healthy_model, look, lora, peft_model
 
 
 def active_everywhere(model: Any, *names: str) -> bool:
@@ -375,7 +376,7 @@ def test_a_failed_add_leaves_the_config_as_it_was_given() -> None:
     assert config.target_modules == "all-linear"
 
 
-@pytest.mark.parametrize("rewrites", [{"init_lora_weights": "olora"}, {"kasa_config": peft.KasaConfig()}], ids=["olora", "kasa"])
+@pytest.mark.parametrize("rewrites", [{"init_lora_weights": "olora"}, *KASA], ids=lambda options: next(iter(options)))
 def test_a_failed_add_puts_base_values_back(rewrites: dict[str, Any]) -> None:
     """Where PEFT takes a part of the base weight into a new adapter, and the add then fails, the base weight is whole again."""
     torch.manual_seed(0)
@@ -646,3 +647,28 @@ def test_lists_that_were_read_are_not_written_again() -> None:
     state.set_adapter(["e", "d"])
     assert model.base_model.active_adapters == ["e", "d"]
     assert state.check() == ()
+
+
+def test_a_switch_from_memory_that_fails_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PEFT's fields, lists among them, and all flags are put back also when the event was not planned anew."""
+    model, state = attached("ed")
+    for names in (["e", "d"], ["e"]) * 3:
+        state.set_adapter(names)
+    before = look(model, state)
+
+    class Full(deque[Any]):
+        """A journal to which nothing can be appended."""
+
+        def append(self, entry: Any) -> None:
+            raise MemoryError("no")
+
+    monkeypatch.setattr("adapterstate.state.plan", None)  # the event is done from memory, or fails otherwise
+    journal = state._journal
+    state._journal = Full(journal)
+    with pytest.raises(MemoryError, match="no"):
+        state.set_adapter(["e", "d"])
+    state._journal = journal
+    assert differences(before, look(model, state)) == []
+    assert state.check() == ()
+    state.set_adapter(["e", "d"])
+    assert model.base_model.active_adapters == ["e", "d"]

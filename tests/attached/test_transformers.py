@@ -205,6 +205,9 @@ def test_prompts_run_one_at_a_time() -> None:
     assert model.active_peft_config is model.peft_config["two"]
     with pytest.raises(adapterstate.NotMergeableError, match="prompt"):
         state.merge_adapter()
+    with pytest.raises(adapterstate.DuplicateAdapterError) as refused:
+        model.add_adapter("two", config())
+    assert "one at a time" not in str(refused.value)
     with pytest.warns(UserWarning, match="Setting active adapter to one"):
         model.delete_adapter("two")
     assert [list(kept) for kept in (model.prompt_encoder, model.prompt_tokens, model.peft_config)] == [["one"]] * 3
