@@ -6,6 +6,7 @@ Nothing is written here; a `Transaction` collects it. Whatever can fail (a merge
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -99,45 +100,52 @@ def _unwrap(transaction: Transaction, change: Change, cohort: Cohort) -> None:
     for module in modules:
         own = module.__dict__
         if CHILD in own["_modules"]:
-            transaction.without(own, "_modules", (CHILD,))
+            transaction.without((own,), "_modules", (CHILD,))
         transaction.drop(own, WIRING)
         transaction.drop(own, BINDINGS)
 
 
 def _come(transaction: Transaction, change: Change, cohort: Cohort) -> None:
     """Collect the writes by which an adapter arrives on modules; those that have no other are wrapped."""
-    name = change.coming
+    name, modules, added, is_new = change.coming, change.modules, change.added, cohort.before is None
+    writes: list[tuple[dict[str, Any], str, Any]] = []
     for path in cohort.paths:
-        own, binding = change.modules[path].__dict__, change.added[path]
-        if cohort.before is None:
-            transaction.item(own, BINDINGS, {name: binding})
-        else:
-            transaction.item(own[BINDINGS], name, binding)
+        own, binding = modules[path].__dict__, added[path]
+        writes.append((own, BINDINGS, {name: binding}) if is_new else (own[BINDINGS], name, binding))
         if binding.slot is not None:
             container = own["_modules"].get(CHILD)
             if container is None:
                 container = Slots()
-                transaction.item(own["_modules"], CHILD, container)
-            transaction.item(container._modules, name, binding.slot)
-    if cohort.before is None:
+                writes.append((own["_modules"], CHILD, container))
+            writes.append((container._modules, name, binding.slot))
+    transaction.items(writes)
+    if is_new:
         for path in cohort.paths:
             transaction.change_class(change.modules[path], generated_class(change.modules[path]))
 
 
 def _go(transaction: Transaction, change: Change, cohort: Cohort, names: tuple[str, ...]) -> None:
     """Collect the writes by which adapters leave modules that keep others."""
-    modules, without = change.modules, transaction.without
-    for path in cohort.paths:
-        own = modules[path].__dict__
-        without(own, BINDINGS, names)
+    modules = change.modules
+    holders = [modules[path].__dict__ for path in cohort.paths]
+    emptied, kept = [], []
+    for own in holders:
         container = own["_modules"].get(CHILD)
         if container is None:
             continue
         slots = container._modules
         if len(slots) <= len(names) and all(name in names for name in slots):
-            without(own, "_modules", (CHILD,))
-        else:
-            without(container.__dict__, "_modules", names)
+            emptied.append(own)
+        elif not slots.keys().isdisjoint(names):  # at the end of a tie that holds no tensors an adapter has no slot
+            kept.append(container.__dict__)
+    transaction.without(emptied, "_modules", (CHILD,))
+    assert cohort.before is not None
+    if tuple(cohort.before.context.present)[-1:] == names:
+        transaction.pop([own[BINDINGS] for own in holders], names[0])
+        transaction.pop([own["_modules"] for own in kept], names[0])
+    else:
+        transaction.without(holders, BINDINGS, names)
+        transaction.without(kept, "_modules", names)
 
 
 def _wiring(transaction: Transaction, change: Change, cohort: Cohort, new: ModuleFacts) -> None:
@@ -231,7 +239,7 @@ def _register(transaction: Transaction, module: nn.Module, slots: Mapping[str, S
     container = module._modules.get(CHILD)
     if not slots:
         if container is not None:
-            transaction.without(module.__dict__, "_modules", (CHILD,))
+            transaction.without((module.__dict__,), "_modules", (CHILD,))
     elif not isinstance(container, Slots):
         fresh = Slots()
         transaction.item(module._modules, CHILD, fresh)

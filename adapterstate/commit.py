@@ -106,28 +106,42 @@ class _Classes(_Writes):
 
 
 class Batch(_Write):
-    """Writes to keys and flags that were done before, to be done again as one. Lists are written anew: their readers may change them."""
+    """Writes to keys and flags that were done before, to be done again as one. Lists are written anew: their readers may change them.
 
-    __slots__ = ("flags", "items", "lists")
+    Attributes:
+        items: of each key its mapping, the key, what was there, and what shall be there.
+        lists: the same for lists.
+        accepting: containers and keys of parameters that shall accept gradients, and did not.
+        refusing: those of the others whose flag changes.
+    """
+
+    __slots__ = ("accepting", "items", "lists", "refusing")
 
     def __init__(self, items: Sequence[tuple[Any, Any, Any, Any]], flags: Sequence[tuple[Any, Any, Any, Any]]) -> None:
         self.items = tuple(write for write in items if type(write[3]) is not list)
         self.lists = tuple((holder, key, old, tuple(new)) for holder, key, old, new in items if type(new) is list)
-        self.flags = tuple(flags)
+        self.accepting = tuple((holder, key) for holder, key, _, accepts in flags if accepts)
+        self.refusing = tuple((holder, key) for holder, key, _, accepts in flags if not accepts)
 
     def do(self) -> None:
         for holder, key, _, new in self.items:
             holder[key] = new
         for holder, key, _, names in self.lists:
             holder[key] = list(names)
-        for holder, key, _, new in self.flags:
-            holder[key].requires_grad = new
+        self._flag(accepting=True)
 
     def undo(self) -> None:
         for holder, key, old, _ in (*self.items, *self.lists):
             holder[key] = old
-        for holder, key, old, _ in self.flags:
-            holder[key].requires_grad = old
+        self._flag(accepting=False)
+
+    def _flag(self, accepting: bool) -> None:
+        """Write every flag: a loop for each value is the shortest."""
+        for holder, key in self.accepting:
+            holder[key].requires_grad = accepting
+        refusing = not accepting
+        for holder, key in self.refusing:
+            holder[key].requires_grad = refusing
 
 
 class _Whole(_Write):
@@ -217,14 +231,17 @@ class Transaction:
         """Set a key that is there, or add one at the end."""
         self._into(_Items).append((mapping, key, mapping.get(key, MISSING), value))
 
-    def without(self, holder: dict[str, Any], key: str, gone: tuple[str, ...]) -> None:
-        """Exchange the mapping ``holder[key]`` for one without the keys `gone`; undoing brings back the old one in its old order."""
-        old = holder[key]
-        if len(gone) == 1 and next(reversed(old)) == gone[0]:
-            (name,) = gone  # the last one comes back in its place anyway
-            self._into(_Items).append((old, name, old[name], MISSING))
-        else:
-            self._into(_Items).append((holder, key, old, {name: value for name, value in old.items() if name not in gone}))
+    def items(self, writes: Iterable[tuple[dict[Any, Any], Any, Any]]) -> None:
+        """Set many keys: of each write the mapping, the key and the value."""
+        self._into(_Items).extend([(mapping, key, mapping.get(key, MISSING), value) for mapping, key, value in writes])
+
+    def without(self, holders: Iterable[dict[str, Any]], key: str, gone: tuple[str, ...]) -> None:
+        """Exchange the mapping under `key` of each holder for one without the keys `gone`; undoing brings it back in its old order."""
+        self.items([(own, key, {name: value for name, value in own[key].items() if name not in gone}) for own in holders])
+
+    def pop(self, mappings: Iterable[dict[str, Any]], last: str) -> None:
+        """Take away the last key of each mapping, which comes back in its place when that is undone."""
+        self._into(_Items).extend([(mapping, last, mapping[last], MISSING) for mapping in mappings])
 
     def drop(self, mapping: dict[Any, Any], key: Any) -> None:
         """Take a key away whose place in the order does not matter."""

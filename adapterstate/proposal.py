@@ -83,7 +83,7 @@ def _by_path(model: nn.Module, config: AdapterConfig, placement: Placement, wrap
 
 def _slot(path: str, sites: Sequence[Site], overlaps: dict[str, str], shared: dict[tuple[str, ...], SlotFacts]) -> SlotFacts:
     """What the adapter would be at `path`. Modules that it only tunes share one record, so that they can share their context."""
-    kinds = tuple(dict.fromkeys([site.method.kind for site in sites]))
+    kinds = (sites[0].method.kind,) if len(sites) == 1 else tuple(dict.fromkeys([site.method.kind for site in sites]))
     replacing = [(site, site.method) for site in sites if is_auxiliary(site.method)]
     if not replacing and kinds in shared:
         return shared[kinds]

@@ -632,7 +632,8 @@ class AdapterState:
 
     def _delete_event(self, names: tuple[str, ...]) -> Event:
         """The event that deletes `names`, with the modules that could not be unwrapped."""
-        covered = {path: reason for path in self._facts.paths_of(names) if (reason := why_covered(self._modules[path]))}
+        modules = self._modules
+        covered = {path: reason for path in self._facts.paths_of(names) if (reason := why_covered(modules[path]))}
         return Event("delete_adapter", names, reports={"outermost_class_is_ours": covered})
 
     # ---------------------------------------------------------------------------------------------------------- the one path

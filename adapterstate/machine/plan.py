@@ -289,7 +289,7 @@ def _add(facts: Facts, event: Event) -> Facts:
         facts,
         adapters=adapters,
         active=facts.active + active,
-        modules=_changed(facts, proposal.slots, grown, shared=lambda path: id(proposal.slots[path])),
+        modules=_changed(facts, proposal.slots, grown, coming=proposal.slots),
         base_trainable=facts.base_trainable if facts.adapters else proposal.base_trainable,
     )
 
@@ -414,29 +414,34 @@ def _changed(
     facts: Facts,
     paths: Mapping[str, object],
     renew: Callable[[str, Context], Context],
-    shared: Callable[[str], int] = lambda _: 0,
+    coming: Mapping[str, SlotFacts] | None = None,
 ) -> Mapping[str, ModuleFacts]:
     """The modules after each of `paths` got the context that `renew` makes of its own.
 
-    Modules that shared a context share the new one too (where `shared` agrees), so the work is done once per cohort. A module whose
-    context stays the same keeps its record; one with no adapter left is dropped.
+    Modules that shared a context share the new one too (where the same slot is `coming` to them), so the work is done once per cohort. A
+    module whose context stays the same keeps its record; one with no adapter left is dropped.
     """
     made: dict[tuple[int, int], ModuleFacts | None] = {}
     modules = dict(facts.modules)
-    touched = False
+    changed: dict[str, ModuleFacts] = {}
+    arriving = coming or {}
+    was: ModuleFacts | None = None
+    came: SlotFacts | None = None
     for path in paths:
-        old = facts.modules.get(path)
-        cohort = (id(old.context) if old else 0, shared(path))
-        if cohort not in made:
-            before = old.context if old else Context()
-            new = renew(path, before)
-            made[cohort] = None if _same(before, new) else ModuleFacts(state_of(new), new)
-        record = made[cohort]
-        if record is None:
-            continue
-        touched = True
-        if record.context.present:
-            modules[path] = record
-        else:
-            modules.pop(path, None)
-    return modules if touched else facts.modules
+        old, comes = modules.get(path), arriving.get(path)
+        if not made or old is not was or comes is not came:  # neighbours are alike more often than not
+            was, came = old, comes
+            cohort = (id(old.context) if old else 0, id(comes))
+            if cohort not in made:
+                before = old.context if old else Context()
+                new = renew(path, before)
+                made[cohort] = None if _same(before, new) else ModuleFacts(state_of(new), new)
+            record = made[cohort]
+        if record is not None:
+            changed[path] = record
+    if not changed:
+        return facts.modules
+    modules |= changed
+    if any(record is not None and not record.context.present for record in made.values()):
+        return {path: record for path, record in modules.items() if record.context.present}
+    return modules

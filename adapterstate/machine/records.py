@@ -132,15 +132,17 @@ def cohorts(before: Mapping[str, ModuleFacts], after: Mapping[str, ModuleFacts])
     """
     if before is after:
         return ()
-    found: dict[tuple[int, int], Cohort] = {}
-    for path in before if before.keys() == after.keys() else {**before, **after}:
-        old, new = before.get(path), after.get(path)
-        if old is not new:
-            key = id(old), id(new)
-            if key not in found:
-                found[key] = Cohort(old, new, [])
-            found[key].paths.append(path)  # type: ignore[attr-defined]
-    return tuple(found.values())
+    found: dict[tuple[int, int], list[str]] = {}
+    paths = list(before) if before.keys() == after.keys() else list({**before, **after})
+    was = becomes = None
+    for path, old, new in zip(paths, map(before.get, paths), map(after.get, paths), strict=True):
+        if old is new:
+            continue
+        if old is not was or new is not becomes:  # neighbours are alike more often than not
+            was, becomes = old, new
+            alike = found.setdefault((id(old), id(new)), [])
+        alike.append(path)
+    return tuple(Cohort(before.get(alike[0]), after.get(alike[0]), alike) for alike in found.values())
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -58,9 +58,10 @@ class Lora:
         """Make the two matrices on the device of the module's weight, float32 where that is in half precision and `autocast`."""
         base = reference_tensor(module)
         dtype, device = adapter_dtype(base.dtype, autocast=autocast), base.device
-        made = {name: torch.empty(shape, dtype=dtype, device=device) for name, shape in self.shapes(module).items()}
-        self.initialise(*made.values())
-        return {name: nn.Parameter(tensor) for name, tensor in made.items()}
+        (first, shape), (second, other) = self.shapes(module).items()
+        a, b = torch.empty(shape, dtype=dtype, device=device), torch.empty(other, dtype=dtype, device=device)
+        self.initialise(a, b)
+        return {first: nn.Parameter(a), second: nn.Parameter(b)}
 
     def shapes(self, module: nn.Module) -> Mapping[str, Shape]:
         """Name the two tensors, the one that meets the input first, and their shapes."""
@@ -213,8 +214,9 @@ def lora_for(
         use_rslora: whether the scale's denominator is ``sqrt(r)`` and not ``r``.
         init_lora_weights: ``True``, ``False`` or ``"gaussian"``.
     """
+    parameters: Iterable[Any] = module._parameters.values()
     kind = _class_for(type(module))  # type: ignore[arg-type]  # classes are hashable
-    if kind is None or any(is_lazy(own) for own in module._parameters.values() if own is not None) or reference_tensor(module).is_complex():
+    if kind is None or any(map(is_lazy, parameters)) or reference_tensor(module).is_complex():
         return None
     if kind is EmbeddingLora and module.max_norm is not None:
         return None  # renormalising happens to the row that is looked up: base and delta apart are not what they are together
@@ -223,15 +225,15 @@ def lora_for(
 
 def _as_linear(tensor: torch.Tensor) -> None:
     """Fill `tensor` as `nn.Linear` fills its weight: `nn.init.kaiming_uniform_` with ``a = sqrt(5)``, whose bound is worked out once."""
-    if tensor.numel():
-        bound = _bound_of(math.prod(tensor.shape[1:]))
-        tensor.uniform_(-bound, bound)
+    bound = _bound_of(tensor.shape)
+    tensor.uniform_(-bound, bound)
 
 
 @functools.lru_cache(maxsize=1024)
-def _bound_of(fan_in: int) -> float:
-    """Return the bound of the uniform numbers for this many inputs. Source: `nn.init.kaiming_uniform_`, arXiv:1502.01852."""
-    return math.sqrt(3.0) * (nn.init.calculate_gain("leaky_relu", math.sqrt(5)) / math.sqrt(fan_in))
+def _bound_of(shape: Shape) -> float:
+    """Return the bound of the uniform numbers in this shape. Source: `nn.init.kaiming_uniform_`, arXiv:1502.01852."""
+    fan_in = math.prod(shape[1:])
+    return 0.0 if fan_in == 0 else math.sqrt(3.0) * (nn.init.calculate_gain("leaky_relu", math.sqrt(5)) / math.sqrt(fan_in))
 
 
 @functools.lru_cache(maxsize=1024, typed=True)

@@ -116,8 +116,10 @@ def bind(site_groups: Mapping[int, Sequence[Site]], *, autocast: bool) -> dict[i
 def _part(site: Site, made: Mapping[str, torch.Tensor], slots: Mapping[int, Slot | None]) -> Part:
     """Give a method its tensors: the dict of its slot if that holds them all, so that a lookup costs nothing more."""
     slot = slots[id(site.module)]
-    if slot is not None and not site.shares and made.keys() <= slot._parameters.keys():
-        return Part(site.method, slot._parameters, site.module, site.path)  # type: ignore[arg-type]
+    if slot is not None and not site.shares:
+        own: Mapping[str, Any] = slot._parameters
+        if made.keys() <= own.keys():
+            return Part(site.method, own, site.module, site.path)
     homes = {name: (slot, name) for name in made if slot is not None}
     for name, (owner, key) in site.shares.items():
         home = slots.get(id(owner))

@@ -7,7 +7,7 @@ Source: the rules are those of PEFT 0.21 (``target_modules``, ``exclude_modules`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -31,11 +31,18 @@ def meets(path: str, pattern: str, targets: str | tuple[str, ...] | None) -> boo
     return re.fullmatch(pattern, path) is not None if isinstance(targets, str) else ends_with(path, pattern)
 
 
-def targeted_by(config: LoraConfig, path: str) -> tuple[str, ...]:
-    """Return the patterns of `target_modules` that mean `path`. A whole path is meant in whatever layer it is, as in PEFT."""
+def targeted_by(config: LoraConfig) -> Callable[[str], tuple[str, ...]]:
+    """Return what says which patterns of `target_modules` mean a path."""
     targets = config.target_modules
-    if isinstance(targets, str):
-        return (targets,) if meets(path, targets, targets) else ()
+    if not isinstance(targets, str):
+        return lambda path: _named_by(config, path)
+    meets, hit = re.compile(targets).fullmatch, (targets,)
+    return lambda path: hit if meets(path) else ()
+
+
+def _named_by(config: LoraConfig, path: str) -> tuple[str, ...]:
+    """Return the names in `target_modules` that mean `path`. A whole path is meant in whatever layer it is, as in PEFT."""
+    targets = config.target_modules
     found = tuple(pattern for pattern in targets or () if ends_with(path, pattern))
     if not found or in_layers(config, path):
         return found

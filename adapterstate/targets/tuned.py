@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 from torch import nn
@@ -19,6 +19,7 @@ from adapterstate.targets.tree import Tree, class_name
 if TYPE_CHECKING:
     from adapterstate.config import LoraConfig
 
+_T = TypeVar("_T")
 SUPPORTED = "Linear, Embedding without max_norm, Conv1d to Conv3d and transformers' Conv1D, all with real and initialised weights"
 
 
@@ -69,9 +70,10 @@ def _is_excluded(config: LoraConfig, tree: Tree, module: nn.Module) -> bool:
 def _named(config: LoraConfig, tree: Tree) -> dict[nn.Module, set[str]]:
     """Return the modules that the patterns mean at any of their paths, and which patterns that were. The model itself has no name."""
     found: dict[nn.Module, set[str]] = {}
+    targeted = targeted_by(config)
     for module, paths in tree.paths.items():
         for path in paths:
-            patterns = targeted_by(config, path) if path else ()
+            patterns = targeted(path) if path else ()
             if patterns:
                 found.setdefault(module, set()).update(patterns)
     return found
@@ -119,18 +121,22 @@ def _warnings(config: LoraConfig, tree: Tree, match: Match) -> Iterator[str]:
     """Say which parts of the config had no effect."""
     if match.unmatched:
         yield f"target_modules: {_shown(match.unmatched)} matches no module"
-    everywhere = [path for paths in tree.paths.values() for path in paths if path]
-    unused = tuple(p for p in patterns_of(config.exclude_modules) if not any(p in excluded_by(config, path) for path in everywhere))
-    if unused:
+    everywhere = (path for paths in tree.paths.values() for path in paths if path)
+    if unused := _unmet(patterns_of(config.exclude_modules), everywhere, lambda path: excluded_by(config, path)):
         yield f"exclude_modules: {_shown(unused)} matches no module"
     targeted = [path for module in match.modules for path in tree.paths[module]]
-    layers = {layer_of(config, path) for path in targeted}
-    if empty := tuple(layer for layer in wanted_layers(config) if layer not in layers):
+    if empty := _unmet(wanted_layers(config), targeted, lambda path: (layer_of(config, path),)):
         yield f"layers_to_transform: {_shown(empty)} holds no targeted module"
     for field, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
         idle = tuple(pattern for pattern in patterns if not any(matches_end(path, pattern) for path in targeted))
         if idle:
             yield f"{field}: {_shown(idle)} matches no targeted module"
+
+
+def _unmet(wanted: tuple[_T, ...], paths: Iterable[str], meets: Callable[[str], Iterable[_T | None]]) -> tuple[_T, ...]:
+    """Return those of `wanted` that no path meets."""
+    met = {one for path in paths for one in meets(path)} if wanted else set()
+    return tuple(one for one in wanted if one not in met)
 
 
 def _wrapped(
@@ -139,11 +145,12 @@ def _wrapped(
     sites: list[Site] = []
     problems, uncalled, silent = Problems(), Problems(), uncalled_modules(tree)
     for module in modules:
-        path = tree.path(module)
+        paths = tree.paths[module]
+        path = paths[0]
         method = lora_for(
             module,
-            r=value_at(config.rank_pattern, tree.paths[module], config.r),
-            lora_alpha=value_at(config.alpha_pattern, tree.paths[module], config.lora_alpha),
+            r=value_at(config.rank_pattern, paths, config.r),
+            lora_alpha=value_at(config.alpha_pattern, paths, config.lora_alpha),
             lora_dropout=config.lora_dropout,
             use_rslora=config.use_rslora,
             init_lora_weights=config.init_lora_weights,
