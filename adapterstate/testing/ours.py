@@ -160,7 +160,7 @@ class StateSystem(AdapterSystem):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in self._parameters()[name].values():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+                parameter.copy_(torch.randn(parameter.shape, generator=generator, device="cpu"))
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint_of(self.model)

@@ -222,7 +222,7 @@ class PeftSystem(AdapterSystem):
         with torch.no_grad():
             for _, layer in self._layers():
                 for parameter in _parameters(layer, name):
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator))
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator, device="cpu"))
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint_of(self.base if self.model is None else self.model)

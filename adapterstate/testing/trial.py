@@ -11,6 +11,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 import attrs
 import torch
 
+from adapterstate.commit import States, generators
 from adapterstate.testing.blame import rule_of_output, rule_of_refusal, rule_of_state
 from adapterstate.testing.looks import (
     Look,
@@ -305,7 +306,7 @@ class Trial:
         if isinstance(verdict, No) and self._last.output is None:
             self._last = attrs.evolve(self._last, output=self._forward())
         self.lines.append(code)
-        random = torch.get_rng_state()
+        random = generators()
         raised: Exception | None = None
         try:
             call()
@@ -359,8 +360,9 @@ class Trial:
 
     # -------------------------------------------------------------------------------------------------------------- checking
 
-    def _check_unchanged(self, random: torch.Tensor) -> None:
-        if not torch.equal(random, torch.get_rng_state()):
+    def _check_unchanged(self, random: States) -> None:
+        now = generators()
+        if not all(map(torch.equal, (random[0], *random[1]), (now[0], *now[1]))):
             self._fail("atomic", [Difference("random", "", "no number drawn", "numbers were drawn")], "it was refused")
         before, self._last = self._last, self._look(output=True)
         differences = list(look_differences(before, self._last))

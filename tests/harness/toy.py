@@ -195,7 +195,7 @@ class Toy(AdapterSystem):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in self.parameters(name):
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+                parameter.copy_(torch.randn(parameter.shape, generator=generator, device="cpu"))
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint_of(self.model)
