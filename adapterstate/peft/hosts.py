@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
+import peft
 import torch
+from packaging.version import Version
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import TrainableTokensWrapper
@@ -17,10 +19,14 @@ from adapterstate.modules.copies import ModulesToSave
 from adapterstate.modules.tokens import NAME, TrainableTokens
 from adapterstate.modules.wiring import Binding, Part
 from adapterstate.peft.methods import IN_TURN, method_of
-from adapterstate.peft.tuners import KEYED
+from adapterstate.peft.tuners import KEYED, forget
 from adapterstate.proposal import why_fixed
 from adapterstate.targets.tree import tensors_of
 
+MERGES_DORA_APART = Version(peft.__version__) < Version("0.21")
+"""Whether PEFT's merge normalises a DoRA by a weight that already holds what was merged before it, where its layers do not."""
+UNLISTED = ("lora_magnitude_vector", "unilora_theta_d")
+"""What PEFT trains, and some of its releases do not list: DoRA of convolutions and embeddings in 0.19, UniLoRA in 0.20."""
 Place = tuple[dict[str, Any], str]
 """A mapping that holds a parameter, and its key there."""
 
@@ -94,7 +100,8 @@ class Host:
         """Where the parameters of adapter `name` are held here: the parameters themselves may be exchanged."""
         for part in self.parts:
             frozen = getattr(part, "frozen_peft_weight_names", {}).get(name, ())
-            for attribute in part.adapter_layer_names:
+            listed = part.adapter_layer_names
+            for attribute in (*listed, *(name for name in UNLISTED if name not in listed and hasattr(part, name))):
                 container = resolved(part, attribute)
                 if attribute not in frozen and hasattr(container, "keys") and name in container:
                     yield from places_in(container, name)
@@ -129,6 +136,7 @@ class Host:
         """Let PEFT drop the weights of adapter `name` here."""
         for part in self.parts:
             part.delete_adapter(name)
+            forget(part, name, spare=self.shared)
 
     def innermost(self) -> nn.Module:
         """The base module below all of PEFT's."""
@@ -334,10 +342,13 @@ def why_not_exact(host: Host, configs: Mapping[str, Any]) -> str:
 
 def _why_not_exact_on(layer: Any, host: Host, configs: Mapping[str, Any]) -> str:
     """Say it of one of the layers that compute one on the result of the other."""
-    here = host.present_on(layer)
-    methods = [method_of(config) for name, config in configs.items() if name in here]
+    names = host.present_on(layer)
+    here = [config for name, config in configs.items() if name in names]
+    methods = [method_of(config) for config in here]
     if len(methods) > 1 and not IN_TURN.isdisjoint(methods):
         return f"PEFT runs several {methods[0]} adapters one on the result of the other, but merges them otherwise"
+    if len(methods) > 1 and MERGES_DORA_APART and any(getattr(config, "use_dora", False) for config in here):
+        return "this release of PEFT runs DoRA beside other adapters, but merges it on top of them"
     if "OFT" in methods and any(size > 1 for size in getattr(host.innermost(), "kernel_size", ())):
         return "PEFT rotates the patches that this convolution reads, which overlap, but merges as if they did not"
     return ""

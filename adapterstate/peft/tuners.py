@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from peft import PeftMixedModel, PeftModel
@@ -14,7 +14,7 @@ from torch import nn
 
 KEYED = (dict, nn.ModuleDict, nn.ParameterDict, BufferDict)
 """The kinds of containers in which PEFT keeps something for each adapter under its name."""
-_OF_TORCH = frozenset(vars(nn.Module()))
+_NOT_THEIRS = frozenset(("model", "base_layer", *vars(nn.Module())))
 
 
 def tuner_of(model: nn.Module) -> BaseTuner | None:
@@ -53,9 +53,9 @@ def hand_on_training(tuner: Any, gone: str, configs: Mapping[str, Any]) -> None:
     tuner.rankallocator = type(tuner.rankallocator)(tuner.model, configs[name], name)
 
 
-def forget(tuner: nn.Module | None, gone: str) -> None:
-    """Drop what a tuner itself, beside its layers, keeps under the name of a deleted adapter."""
-    kept = {**vars(tuner), **tuner._modules} if tuner is not None else {}
+def forget(part: nn.Module | None, gone: str, spare: Collection[int] = ()) -> None:
+    """Drop what a tuner or a layer still keeps under the name of a deleted adapter; not from the containers whose ids are given."""
+    kept = {**vars(part), **part._modules} if part is not None else {}
     for key, container in kept.items():
-        if isinstance(container, KEYED) and key != "model" and key not in _OF_TORCH and gone in container:
+        if isinstance(container, KEYED) and key not in _NOT_THEIRS and id(container) not in spare and gone in container:
             del container[gone]

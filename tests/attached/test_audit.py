@@ -196,7 +196,7 @@ def test_more_is_injected_through_the_state() -> None:
     with pytest.raises(AttachError, match=r"injecting \['b'\].*nothing has changed.*add_adapter"):
         peft.inject_adapter_in_model(lora(target_modules=["lin1", "lin2"]), model, "b")
     assert differences(before, look(model, state)) == []
-    with pytest.raises(ValueError, match="not found in the base model"):
+    with pytest.raises(ValueError, match=r"not found in the base model|No modules were targeted"):
         state.add_adapter("b", lora(target_modules=["nowhere"]))
     assert differences(before, look(model, state)) == []
     with warnings.catch_warnings():
