@@ -175,6 +175,8 @@ def test_training_and_autocast() -> None:
     assert all(".adapters.a." in key for key in reached)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # by what torch imports to compile
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")
 def test_compiled_once_for_equal_shapes() -> None:
     """Switching between adapters of equal shapes compiles nothing anew, and computes what eager mode does."""
     torch.manual_seed(0)
