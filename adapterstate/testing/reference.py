@@ -39,7 +39,7 @@ class Adapter:
 
 @attrs.frozen
 class Activation:
-    """What is active, in order, with its weights and the policy that the event named."""
+    """What is active, in order, with its weights and the policy that the event named for them; none where nothing is active."""
 
     names: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
@@ -52,7 +52,7 @@ class Activation:
     def only(self, names: Mapping[str, Any]) -> Activation:
         """What is left of it when only these adapters are."""
         kept = [(name, weight) for name, weight in zip(self.names, self.weights, strict=True) if name in names]
-        return Activation(tuple(name for name, _ in kept), tuple(weight for _, weight in kept), self.on_overlap)
+        return Activation(tuple(name for name, _ in kept), tuple(weight for _, weight in kept), self.on_overlap if kept else None)
 
 
 @attrs.frozen
@@ -172,7 +172,7 @@ class Reference:
             return No("bad_input_is_an_error", "weights must be finite, and as many as the names")
         if on_overlap is not None and on_overlap not in POLICIES:
             return No("bad_input_is_an_error", f"there is no policy {on_overlap!r}")
-        activation = Activation(tuple(names), tuple(weights) if weights is not None else (1.0,) * len(names), on_overlap)
+        activation = Activation(tuple(names), tuple(weights) if weights is not None else (1.0,) * len(names), on_overlap if names else None)
         return self._combination(activation) or attrs.evolve(self, activation=activation, merged=frozenset())
 
     def _delete_adapter(self, name: str) -> Reference | No:

@@ -672,3 +672,15 @@ def test_a_switch_from_memory_that_fails_is_undone(monkeypatch: pytest.MonkeyPat
     assert state.check() == ()
     state.set_adapter(["e", "d"])
     assert model.base_model.active_adapters == ["e", "d"]
+
+
+def test_a_policy_named_for_nothing_is_gone() -> None:
+    """Merging activates one after the other; what was said of no adapters does not let two meet."""
+    model, state = attached("eb")
+    state.set_adapter([], on_overlap="sum")
+    assert state.on_overlap is None
+    model.merge_adapter(["e"])
+    facts = state.facts
+    with pytest.raises(AdapterOverlapError, match="nothing has changed"):
+        model.merge_adapter(["b"])
+    assert state.facts is facts
