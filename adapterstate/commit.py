@@ -211,7 +211,7 @@ class Transaction:
         self._journal = journal
         self._writes: list[_Write] = []
         self._entry: Any = MISSING
-        self._generators = generators() if draws else None
+        self._generators = _generators() if draws else None
 
     def __enter__(self) -> Transaction:
         return self
@@ -319,16 +319,16 @@ class Transaction:
 
 # -------------------------------------------------------------------------------------------------------------- generators
 
-States = tuple[torch.Tensor, list[torch.Tensor]]
+_States = tuple[torch.Tensor, list[torch.Tensor]]
 
 
-def generators() -> States:
-    """Return the states of torch's global generators. CUDA's are read only where CUDA has been used: reading them would start it."""
+def _generators() -> _States:
+    """The states of torch's global generators. CUDA's are read only where CUDA has been used: reading them would start it."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return torch.get_rng_state(), cuda
 
 
-def _restore(states: States) -> None:
+def _restore(states: _States) -> None:
     """Put torch's global generators back."""
     torch.set_rng_state(states[0])
     if states[1]:
