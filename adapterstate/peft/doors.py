@@ -177,8 +177,7 @@ class InjectedDoors(Doors):
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Any:
         """As torch's. PEFT's injecting begins with it, and goes past every other door."""
-        state = None if _building(self) else _driver(self)
-        if state is not None:
+        if (state := _driver(self)) is not None:
             state.peft_refuse_injecting()
         return super().named_modules(*args, **kwargs)
 

@@ -239,9 +239,9 @@ class PeftState(AdapterState):
             self._link.builder = threading.get_ident()
             try:
                 result = build()
-                hosts = hosts_of(self.model)
             finally:
                 self._link.builder = None
+            hosts = hosts_of(self.model)
             events = tuple(self._arrivals(hosts, on_overlap, asked=asked))
             found = self._judged(events)
             entry = self._entry(door, found)
@@ -266,12 +266,14 @@ class PeftState(AdapterState):
     def peft_refuse_injecting(self) -> None:
         """Refuse what PEFT has begun to inject past the state, and take back the config that it has put in for that.
 
+        During an event, such a config is one that the event itself is about, whichever thread is looking.
+
         Raises:
             AttachError: there is a config of an adapter that the state does not know.
         """
         configs = configs_of(self.model)
         strange = [name for name in configs if name not in self._facts.adapters]
-        if strange:
+        if strange and self._running is None:
             for name in strange:
                 del configs[name]
             raise errors.AttachError(

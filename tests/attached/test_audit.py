@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import peft
@@ -211,6 +212,24 @@ def test_more_is_injected_through_the_state() -> None:
     state.delete_adapter("b")
     assert (state.adapters, state.active_adapters) == (("e",), ("e",))
     assert torch.equal(model(X), before["output"])
+
+
+def test_another_thread_may_look_while_an_adapter_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PEFT has put in so far, on behalf of the state, is not taken for something that goes past it."""
+    model: Any = peft.inject_adapter_in_model(lora(), Net(), "e").eval()
+    state = attach(model)
+    build = peft.LoraModel._create_and_replace
+
+    def watched(*args: Any, **kwargs: Any) -> None:
+        """Build a layer while another thread looks at the model."""
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: len(list(model.named_modules()))).result() > 0
+        build(*args, **kwargs)
+
+    monkeypatch.setattr(peft.LoraModel, "_create_and_replace", watched)
+    state.add_adapter("b", lora(target_modules=["lin1", "lin2"]))
+    assert (state.adapters, list(model.peft_config)) == (("e", "b"), ["e", "b"])
+    assert state.check() == ()
 
 
 def test_an_attached_model_passes_in_every_state() -> None:
