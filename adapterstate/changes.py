@@ -121,7 +121,7 @@ def _come(transaction: Transaction, change: Change, cohort: Cohort) -> None:
     transaction.items(writes)
     if is_new:
         for path in cohort.paths:
-            transaction.change_class(change.modules[path], generated_class(change.modules[path]))
+            transaction.change_class(modules[path], generated_class(modules[path]))
 
 
 def _go(transaction: Transaction, change: Change, cohort: Cohort, names: tuple[str, ...]) -> None:
@@ -154,6 +154,7 @@ def _wiring(transaction: Transaction, change: Change, cohort: Cohort, new: Modul
     view, training = _seen(change.after, new)
     if old is not None and (view, training) == _seen(change.before, old):
         return
+    writes: list[tuple[dict[str, Any], str, Any]] = []
     for path in cohort.paths:
         module = change.modules[path]
         own = module.__dict__
@@ -163,7 +164,9 @@ def _wiring(transaction: Transaction, change: Change, cohort: Cohort, new: Modul
         known = change.caches.get(path)
         if known is None and old is not None:
             known = own[WIRING].cache
-        transaction.item(own, WIRING, wire(module, bindings, view, training=training, known=known, notice=change.notice, path=path))
+        wiring = wire(module, bindings, view, training=training, known=known, notice=change.notice, path=path)
+        writes.append((own, WIRING, wiring))
+    transaction.items(writes)
 
 
 def merged_and_trainable(facts: Facts) -> tuple[str, ...]:

@@ -229,10 +229,10 @@ class Transaction:
 
     def item(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
         """Set a key that is there, or add one at the end."""
-        self._into(_Items).append((mapping, key, mapping.get(key, MISSING), value))
+        self.items(((mapping, key, value),))
 
     def items(self, writes: Iterable[tuple[dict[Any, Any], Any, Any]]) -> None:
-        """Set many keys: of each write the mapping, the key and the value."""
+        """Set many keys, each as `item` does: of each write the mapping, the key and the value."""
         self._into(_Items).extend([(mapping, key, mapping.get(key, MISSING), value) for mapping, key, value in writes])
 
     def without(self, holders: Iterable[dict[str, Any]], key: str, gone: tuple[str, ...]) -> None:

@@ -78,7 +78,7 @@ def refuse_strange_tensors(site: Site, made: Any) -> None:
             asked(site.method, "tensors()", site.path), f"it returned {_shown(made)}; a dict of names and tensors is expected"
         )
     for name, tensor in made.items():
-        if type(tensor) is not nn.Parameter and not isinstance(tensor, torch.Tensor):
+        if not isinstance(tensor, torch.Tensor):
             raise ProtocolError(asked(site.method, "tensors()", site.path), f"its {name!r} is {_shown(tensor)}; a tensor is expected")
         if not isinstance(name, str) or not name or "." in name:
             reason = f"it names a tensor {name!r}; a non-empty name without a dot is expected"

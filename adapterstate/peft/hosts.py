@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-import peft
 import torch
-from packaging.version import Version
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import TrainableTokensWrapper
@@ -18,15 +16,11 @@ from adapterstate.machine.records import Context, Facts, Footprint, SlotFacts
 from adapterstate.modules.copies import ModulesToSave
 from adapterstate.modules.tokens import NAME, TrainableTokens
 from adapterstate.modules.wiring import Binding, Part
-from adapterstate.peft.methods import IN_TURN, method_of
+from adapterstate.peft.methods import IN_TURN, MERGES_DORA_APART, UNLISTED, method_of
 from adapterstate.peft.tuners import KEYED, forget
 from adapterstate.proposal import why_fixed
 from adapterstate.targets.tree import tensors_of
 
-MERGES_DORA_APART = Version(peft.__version__) < Version("0.21")
-"""Whether PEFT's merge normalises a DoRA by a weight that already holds what was merged before it, where its layers do not."""
-UNLISTED = ("lora_magnitude_vector", "unilora_theta_d")
-"""What PEFT trains, and some of its releases do not list: DoRA of convolutions and embeddings in 0.19, UniLoRA in 0.20."""
 Place = tuple[dict[str, Any], str]
 """A mapping that holds a parameter, and its key there."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import peft
+from packaging.version import Version
 from torch import nn
 
 from adapterstate.peft.tuners import configs_of
@@ -44,6 +46,10 @@ ALONE = frozenset(("ADAPTION_PROMPT", "LN_TUNING", "OSF", "SHADOW"))
 """Methods whose layers run with one adapter at a time; of several, PEFT raises, or computes only the first."""
 IN_TURN = frozenset(("C3A", "OFT"))
 """Methods of which PEFT runs several adapters one on the result of the other, and merges them as if it did not."""
+MERGES_DORA_APART = Version(peft.__version__) < Version("0.21")
+"""Whether PEFT's merge normalises a DoRA by a weight that already holds what was merged before it, where its layers do not."""
+UNLISTED = ("lora_magnitude_vector", "unilora_theta_d")
+"""What PEFT's layers train, and some of its releases do not list: DoRA of convolutions and embeddings in 0.19, UniLoRA in 0.20."""
 NOT_DRIVEN = {
     "XLORA": "activates its experts anew in each forward, for which it switches every layer off and on again",
 }

@@ -6,6 +6,7 @@ Source: the rules are those of PEFT 0.21 (``target_modules``, ``exclude_modules`
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
@@ -35,9 +36,9 @@ def targeted_by(config: LoraConfig) -> Callable[[str], tuple[str, ...]]:
     """Return what says which patterns of `target_modules` mean a path."""
     targets = config.target_modules
     if not isinstance(targets, str):
-        return lambda path: _named_by(config, path)
-    meets, hit = re.compile(targets).fullmatch, (targets,)
-    return lambda path: hit if meets(path) else ()
+        return functools.partial(_named_by, config)
+    matches, hit = re.compile(targets).fullmatch, (targets,)
+    return lambda path: hit if matches(path) else ()
 
 
 def _named_by(config: LoraConfig, path: str) -> tuple[str, ...]:

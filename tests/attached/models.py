@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import peft
@@ -14,6 +15,14 @@ from adapterstate import AdapterState, attach
 X = torch.tensor([[1, 2, 3], [4, 5, 0]])
 KASA: list[dict[str, Any]] = [{"kasa_config": peft.KasaConfig()}] if hasattr(peft, "KasaConfig") else []
 """What makes a LoRA one that takes a part of the base weight, in releases of PEFT that have it."""
+
+
+class Full(deque[Any]):
+    """A journal to which nothing can be appended, so that every event fails at its commit point."""
+
+    def append(self, entry: Any) -> None:
+        """Fail."""
+        raise MemoryError("no")
 
 
 class Net(nn.Module):

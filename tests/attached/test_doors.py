@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections import deque
 from typing import Any
 
 import peft
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from adapterstate import AdapterOverlapError, AttachError, attach
 
-from .models import CONFIGS, KASA, Net, X, attached, differences, flags, healthy_model, look, lora, peft_model
+from .models import CONFIGS, KASA, Full, Net, X, attached, differences, flags, healthy_model, look, lora, peft_model
 
 
 def active_everywhere(model: Any, *names: str) -> bool:
@@ -655,12 +654,6 @@ def test_a_switch_from_memory_that_fails_is_undone(monkeypatch: pytest.MonkeyPat
     for names in (["e", "d"], ["e"]) * 3:
         state.set_adapter(names)
     before = look(model, state)
-
-    class Full(deque[Any]):
-        """A journal to which nothing can be appended."""
-
-        def append(self, entry: Any) -> None:
-            raise MemoryError("no")
 
     monkeypatch.setattr("adapterstate.state.plan", None)  # the event is done from memory, or fails otherwise
     journal = state._journal
