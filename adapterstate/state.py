@@ -781,7 +781,7 @@ class AdapterState:
     def _attached(cls, model: nn.Module, link: Link | None, given: Mapping[str, Any], *, repair: bool) -> AdapterState:
         """Make the state of a model that has none yet; a copy of an attached model brings what its original was."""
         record = link.record if link is not None else None
-        if record is None and (reason := why_foreign(model) or cls._why_not_driven(model)):
+        if record is None and (reason := why_foreign(model)):
             raise errors.AttachError(f"attach to {type(model).__name__} is refused: {reason}; nothing has changed")
         kept = record.options if record is not None else {}
         state = cls(model, Options(**{**cls._defaults(model), **kept, **given}))
@@ -793,11 +793,6 @@ class AdapterState:
         if state.options.grad_follows != record.options["grad_follows"]:
             state.repair()
         return state
-
-    @classmethod
-    def _why_not_driven(cls, model: nn.Module) -> str:
-        """Say why this kind of state cannot drive `model`; empty when it can."""
-        return ""
 
     @classmethod
     def _defaults(cls, model: nn.Module) -> dict[str, Any]:

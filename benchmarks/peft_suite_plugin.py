@@ -25,6 +25,7 @@ import peft
 import peft.mapping
 import peft.mapping_func
 import pytest
+import tokenizers
 import torch
 import transformers
 from huggingface_hub.utils import _http
@@ -72,6 +73,15 @@ STANDING_IN: dict[str, tuple[str, dict[str, Any]]] = {
 """Name of a model on the hub, without its owner -> class and config of the one that stands in for it, with random weights."""
 
 
+def tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """A tokenizer that knows few words."""
+    words = {word: number for number, word in enumerate(("<pad>", "<s>", "</s>", "<unk>", "Python", "is", "a", "the"))}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+
+
 @functools.cache
 def local(name: str) -> str:
     """The folder of the model that stands in for one of the hub.
@@ -87,6 +97,7 @@ def local(name: str) -> str:
                 cls = getattr(transformers, kind)
                 config = transformers.Gemma3TextConfig if kind.startswith("Gemma3") else cls.config_class
                 cls(config(**options)).save_pretrained(folder)
+                tokenizer().save_pretrained(folder)
             return str(folder)
     raise OSError(f"nothing stands in for {name}")
 

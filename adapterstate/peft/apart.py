@@ -40,6 +40,10 @@ class ApartHost(Host):
         """Nothing beside what the model itself keeps."""
         return iter(())
 
+    def beyond_peft(self, context: Context, *, enabled: bool) -> bool:
+        """Whether PEFT would apply it although the state says that it is not applied."""
+        return False
+
 
 class PromptHost(ApartHost):
     """The prompts of a prompt-learning `PeftModel`, which runs with one of them at a time."""
@@ -71,6 +75,10 @@ class PromptHost(ApartHost):
     def said_active(self) -> Iterator[tuple[str, ...]]:
         """The prompt in use."""
         yield self.active()
+
+    def beyond_peft(self, context: Context, *, enabled: bool) -> bool:
+        """PEFT always applies a prompt, other than in its context."""
+        return not (enabled and context.active)
 
 
 class SwapHost(ApartHost):

@@ -27,8 +27,24 @@ def single_active(_: Situation, event: Event) -> Sequence[Refusal]:
     return [Refusal("single_active", "", reason, names)]
 
 
+MADE_WITH_THE_MODEL = "PEFT makes a mixture of LoRAs together with the model; unload() gives the model back without"
+"""Why nothing is added to a mixture, and why it is not deleted, other than by unloading."""
+
+
+@guard("the model is not made with its one adapter")
+def made_with_the_model(_: Situation, event: Event) -> Sequence[Refusal]:
+    """PEFT makes a mixture of LoRAs when it makes the model: it can neither add one later nor leave the model without."""
+    found = event.reports.get("made_with_the_model", {})
+    if event.name == "add_adapter":
+        found = {"": MADE_WITH_THE_MODEL}
+    return [Refusal("made_with_the_model", where, reason, event.adapters) for where, reason in found.items()]
+
+
 PEFT_CHARTS = CHARTS.with_guard("merge_adapter", contributions_add).with_guard("set_adapter", contributions_add)
 """The charts of models that carry PEFT's layers."""
 
 ALONE_CHARTS = PEFT_CHARTS.with_guard("set_adapter", single_active)
 """The charts of models whose method runs with one adapter at a time, such as prompt learning."""
+
+MIXTURE_CHARTS = PEFT_CHARTS.with_guard("add_adapter", made_with_the_model).with_guard("delete_adapter", made_with_the_model)
+"""The charts of mixtures of LoRAs (X-LoRA)."""

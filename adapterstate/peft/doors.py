@@ -8,17 +8,19 @@ anything.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from peft import PeftMixedModel, PeftModel
-from peft.tuners import AdaptionPromptModel
+from peft.tuners import AdaptionPromptModel, LoraModel, XLoraModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
+from adapterstate.peft.mixtures import computing, is_computing
 from adapterstate.peft.stand_ins import PLAIN
 
 DOOR = "_adapterstate_door"
@@ -155,7 +157,10 @@ class ModelDoors(Doors):
 
     @_through
     def get_layer_status(self, state: Any) -> Any:
-        return super().get_layer_status()
+        status = super().get_layer_status()
+        if state.check():
+            return status
+        return [dataclasses.replace(layer, enabled=state.enabled) for layer in status]  # which PEFT does not tell the layers of a mixture
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As PEFT's; a prompt that is disabled is left out."""
@@ -259,6 +264,34 @@ class TunerDoors(Doors):
     @_through
     def inject_adapter(self, state: Any, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         state.peft_build("inject_adapter", adapter_name, functools.partial(super().inject_adapter, model, adapter_name, *args, **kwargs))
+
+
+class LoraTunerDoors(TunerDoors):
+    """Doors of a `LoraModel`, which may be the one that a mixture has to hold its LoRAs: what it switches for computing is no event."""
+
+    def enable_adapter_layers(self) -> None:
+        """As on any tuner."""
+        if not is_computing(self.__dict__.get(DOOR)):
+            super().enable_adapter_layers()
+
+    def disable_adapter_layers(self) -> None:
+        """As on any tuner."""
+        if not is_computing(self.__dict__.get(DOOR)):
+            super().disable_adapter_layers()
+
+
+class MixtureDoors(TunerDoors):
+    """Doors of a mixture of LoRAs."""
+
+    @contextlib.contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """As PEFT's."""
+        with computing(self.__dict__.get(DOOR)), super()._enable_peft_forward_hooks(*args, **kwargs):
+            yield
+
+    @_through
+    def _maybe_freeze_all_adapters(self, state: Any) -> None:
+        """Which parameters accept gradients is the state's; before 0.21, PEFT froze the classifier here too."""
 
 
 class SwappingDoors(Doors):
@@ -396,6 +429,7 @@ ALL = (
     InjectedDoors,
     TransformersDoors,
     TunerDoors,
+    MixtureDoors,
     SwappingDoors,
     WeighingDoors,
     AllocatingDoors,
@@ -427,7 +461,8 @@ def _generate(plain: type[nn.Module], standing_in: bool) -> type[nn.Module]:
         doors: tuple[type, ...] = (ModelDoors,)
     elif issubclass(plain, BaseTuner):
         weighs = (WeighingDoors,) if hasattr(plain, "add_weighted_adapter") else ()
-        doors = (TunerDoors, *weighs, *((AllocatingDoors,) if hasattr(plain, "update_and_allocate") else ()))
+        own = MixtureDoors if issubclass(plain, XLoraModel) else LoraTunerDoors if issubclass(plain, LoraModel) else TunerDoors
+        doors = (own, *weighs, *((AllocatingDoors,) if hasattr(plain, "update_and_allocate") else ()))
     elif issubclass(plain, AdaptionPromptModel):
         doors = (SwappingDoors,)
     elif issubclass(plain, AuxiliaryTrainingWrapper):

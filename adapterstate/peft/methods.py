@@ -50,10 +50,6 @@ MERGES_DORA_APART = Version(peft.__version__) < Version("0.21")
 """Whether PEFT's merge normalises a DoRA by a weight that already holds what was merged before it, where its layers do not."""
 UNLISTED = ("lora_magnitude_vector", "unilora_theta_d")
 """What PEFT's layers train, and some of its releases do not list: DoRA of convolutions and embeddings in 0.19, UniLoRA in 0.20."""
-NOT_DRIVEN = {
-    "XLORA": "activates its experts anew in each forward, for which it switches every layer off and on again",
-}
-"""Methods whose activation is no fact that a state could hold, with what it is instead."""
 
 
 def kind_of(config: Any) -> str:
@@ -75,12 +71,6 @@ def why_not_additive(config: Any) -> str:
         if getattr(config, option, None) == value:
             return f"with {option}={value!r}, what {method} does depends on the other adapters"
     return ""
-
-
-def why_not_driven(model: nn.Module) -> str:
-    """Say why the method of `model` cannot be driven; empty when it can."""
-    reasons = ((method, NOT_DRIVEN.get(method)) for method in map(method_of, configs_of(model).values()))
-    return next((f"PEFT's {method} {reason}" for method, reason in reasons if reason), "")
 
 
 def runs_alone(model: nn.Module) -> bool:

@@ -14,7 +14,7 @@ from adapterstate.machine.records import AdapterFacts, Context, Facts, ModuleFac
 from adapterstate.peft.hosts import Host
 from adapterstate.peft.methods import kind_of, runs_alone
 from adapterstate.peft.survey import hosts_of
-from adapterstate.peft.tuners import carries_peft, configs_of, tuner_of
+from adapterstate.peft.tuners import carries_peft, configs_of, mixture_of, tuner_of
 from adapterstate.records import Finding
 
 LOADED = ", although it was loaded, or made, to be frozen"
@@ -104,6 +104,8 @@ def _leftovers(hosts: Mapping[str, Host], names: Sequence[str]) -> Iterator[Find
 
 def _active(model: nn.Module, hosts: Mapping[str, Host], names: Sequence[str], findings: list[Finding]) -> tuple[str, ...]:
     """The active adapters, as the model itself says."""
+    if mixture_of(model) is not None:  # whose tuner names the LoRAs in it
+        return tuple(names)
     tuner = tuner_of(model)
     says = getattr(tuner if tuner is not None else model, "active_adapters", None)
     if says is None or callable(says):  # layers without a PeftModel around them: injected ones, or those of a transformers model

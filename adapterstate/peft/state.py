@@ -28,10 +28,10 @@ from adapterstate.machine.records import Context, Event, Facts, Policy, Proposal
 from adapterstate.memory import key_of
 from adapterstate.peft import texts
 from adapterstate.peft.apart import ApartHost
-from adapterstate.peft.charts import ALONE_CHARTS, PEFT_CHARTS
+from adapterstate.peft.charts import ALONE_CHARTS, MADE_WITH_THE_MODEL, MIXTURE_CHARTS, PEFT_CHARTS
 from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, stands_in
 from adapterstate.peft.hosts import CopyHost, Host, TokenHost, why_not_exact
-from adapterstate.peft.methods import rewrites_base, runs_alone, why_not_additive, why_not_driven
+from adapterstate.peft.methods import rewrites_base, runs_alone, why_not_additive
 from adapterstate.peft.reading import read, slots_of
 from adapterstate.peft.stand_ins import (
     StandIn,
@@ -45,7 +45,7 @@ from adapterstate.peft.stand_ins import (
     why_not_weighted,
 )
 from adapterstate.peft.survey import hosts_of
-from adapterstate.peft.tuners import configs_of, forget, hand_on_training, swapper_of, tuner_of
+from adapterstate.peft.tuners import configs_of, forget, hand_on_training, mixture_of, swapper_of, tuner_of
 from adapterstate.projection import Shares, requires_grad, shares_of
 from adapterstate.records import Finding
 from adapterstate.state import AdapterState, Names, Prepared, exclusive
@@ -68,13 +68,9 @@ class PeftState(AdapterState):
     # ---------------------------------------------------------------------------------------------------------------- attaching
 
     @classmethod
-    def _why_not_driven(cls, model: nn.Module) -> str:
-        return why_not_driven(model)
-
-    @classmethod
     def _defaults(cls, model: nn.Module) -> dict[str, Any]:
         return {
-            "charts": ALONE_CHARTS if runs_alone(model) else PEFT_CHARTS,
+            "charts": _charts_of(model),
             "grad_follows": "activation",
             "autocast_adapter_dtype": True,
             "fallback_on_delete": True,
@@ -103,7 +99,7 @@ class PeftState(AdapterState):
             self._modules = {path: host.module for path, host in self._hosts.items()}
             self._facts = reading.facts
             self._put_doors(transaction, self._hosts)
-            for part in self._roots():
+            for part in (*self._roots(), *self._inner_tuner()):
                 transaction.change_class(part, class_with_doors(plain_class(part)))
                 transaction.item(part.__dict__, DOOR, self._link)
             transaction.item(self.model.__dict__, LINK, self._link)
@@ -113,9 +109,14 @@ class PeftState(AdapterState):
             warnings.warn("attach has repaired what broke rules:\n" + "\n".join(f"  {f}" for f in reading.findings), stacklevel=4)
 
     def _roots(self) -> list[nn.Module]:
-        """The objects above the layers that have doors."""
+        """The objects above the layers, whose fields name what is active."""
         tuner = tuner_of(self.model) or swapper_of(self.model)
         return [self.model] if tuner is None or tuner is self.model else [self.model, tuner]
+
+    def _inner_tuner(self) -> list[nn.Module]:
+        """What a mixture has to hold its LoRAs. Its fields name those, but it has doors as the mixture has."""
+        mixture = mixture_of(self.model)
+        return [] if mixture is None else [mixture.lora_model]
 
     def _put_doors(self, transaction: Transaction, hosts: Mapping[str, Host]) -> None:
         for part in _parts(hosts.values()):
@@ -146,21 +147,25 @@ class PeftState(AdapterState):
         if any(beyond_peft(host, facts.context_of(path), enabled=True) for path, host in self._hosts.items()):
             what = f"{list(self._facts.merged)} are merged" if self._facts.merged else "weights or a policy are in force"
             raise errors.AttachError(f"detach is refused while {what}, which PEFT cannot express; nothing has changed. Undo that first.")
-        if self.skips_prompt:
+        apart = [(host, facts.context_of(path)) for path, host in self._hosts.items() if isinstance(host, ApartHost)]
+        skipped = next((host.what for host, context in apart if host.beyond_peft(context, enabled=facts.enabled)), "")
+        if skipped:
             raise errors.AttachError(
-                "detach is refused while no prompt is applied, which PEFT cannot express; nothing has changed. Undo that first."
+                f"detach is refused while {skipped} is not applied, which PEFT cannot express; nothing has changed. Undo that first."
             )
         if self._facts.disabled_by_contexts:
             raise errors.AttachError("detach is refused inside disable_adapter(); nothing has changed. Leave the context first.")
         with Transaction(deque()) as transaction:
             self._take_doors(transaction)
+            if "_adapters_disabled" in self.model.__dict__:  # which PEFT says in its context only
+                transaction.item(self.model.__dict__, "_adapters_disabled", False)
             for name, value in (("_facts", Facts()), ("_modules", {}), ("_hosts", {})):
                 transaction.attribute(self, name, value)
             transaction.commit(object())
         self._memory.forget()
 
     def _take_doors(self, transaction: Transaction) -> None:
-        for part in [*self._roots(), *_parts(self._hosts.values())]:
+        for part in [*self._roots(), *self._inner_tuner(), *_parts(self._hosts.values())]:
             transaction.change_class(part, plain_class(part))
             transaction.drop(part.__dict__, DOOR)
             transaction.drop(part.__dict__, STAND_IN)
@@ -378,7 +383,10 @@ class PeftState(AdapterState):
         return self._deletion((name,))
 
     def _deletion(self, gone: tuple[str, ...]) -> Prepared:
-        return Prepared((self._delete_event(gone), *self._fallback(gone)))
+        event = self._delete_event(gone)
+        if mixture_of(self.model) is not None and any(name in self._facts.adapters for name in gone):
+            event = attrs.evolve(event, reports={"made_with_the_model": {"": MADE_WITH_THE_MODEL}})
+        return Prepared((event, *self._fallback(gone)))
 
     def _delete_event(self, names: tuple[str, ...]) -> Event:
         return Event("delete_adapter", names)
@@ -552,10 +560,10 @@ class PeftState(AdapterState):
 
     def _write_host(self, transaction: Transaction, host: Host, facts: Facts, merged: nn.Module | None = None) -> None:
         """Collect the fields of one layer, and what computes in its place; `merged` is its base with what is merged, if that is known."""
+        self._write_fields(transaction, host, facts)
         if isinstance(host, ApartHost):
             self._swap(transaction, host, facts.context_of(host.path), enabled=facts.enabled)
             return
-        self._write_fields(transaction, host, facts)
         layer: nn.Module = host.module
         known: StandIn | None = layer.__dict__.get(STAND_IN)
         found = stand_in(host, facts.context_of(host.path), enabled=facts.enabled, known=known, merged=merged)
@@ -607,6 +615,7 @@ class PeftState(AdapterState):
                 }
                 if any(held.get(key) != value for held, key, value in wanted.values()):
                     yield Finding(path, "modules in place", str(list(facts.active)), "others")
+                yield from _other_fields(host, facts)
                 continue
             if here.get(path) is not host.module:
                 found = type(here[path]).__name__ if path in here else "nothing"
@@ -616,10 +625,7 @@ class PeftState(AdapterState):
             if set(host.present) != set(context.present):
                 yield Finding(path, "adapters with weights here", str(sorted(context.present)), str(list(host.present)), mendable=False)
                 continue
-            for thing, name, value in host.fields(facts, context):
-                said = getattr(thing, name)
-                if said != value:
-                    yield Finding(path, f"the field {name}", repr(value), repr(said))
+            yield from _other_fields(host, facts)
             layer: Any = host.module
             if needs_stand_in(host, context, enabled=facts.enabled) is not stands_in(layer):
                 yield Finding(path, "what computes here", "as the state says", type(layer).__name__)
@@ -632,6 +638,21 @@ class PeftState(AdapterState):
 
 
 _NOTHING: Any = object()
+
+
+def _charts_of(model: nn.Module) -> Charts:
+    """The charts that the method of `model` runs by."""
+    if mixture_of(model) is not None:
+        return MIXTURE_CHARTS
+    return ALONE_CHARTS if runs_alone(model) else PEFT_CHARTS
+
+
+def _other_fields(host: Host, facts: Facts) -> Iterator[Finding]:
+    """Name the fields of PEFT that are not as the state says."""
+    for thing, name, value in host.fields(facts, facts.context_of(host.path)):
+        said = getattr(thing, name)
+        if said != value:
+            yield Finding(host.path, f"the field {name}", repr(value), repr(said))
 
 
 def _safe_objection(host: Host, shares: Shares) -> str:

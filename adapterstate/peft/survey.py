@@ -12,7 +12,8 @@ from torch import nn
 
 from adapterstate.peft.apart import BesideHost, PromptHost, SwapHost, never_trained
 from adapterstate.peft.hosts import AttentionHost, CopyHost, Host, StackHost, TokenHost, resolved, stack_of
-from adapterstate.peft.tuners import configs_of, swapper_of, tuner_of
+from adapterstate.peft.mixtures import mixture_host
+from adapterstate.peft.tuners import configs_of, mixture_of, swapper_of, tuner_of
 
 
 def hosts_of(model: nn.Module) -> dict[str, Host]:
@@ -28,6 +29,11 @@ def hosts_of(model: nn.Module) -> dict[str, Host]:
     if swapper is not None:
         path = "" if swapper is model else "base_model"
         found[path] = SwapHost(path, swapper)
+    mixture = mixture_of(model)
+    if mixture is not None:
+        path = "" if mixture is model else "base_model"
+        found[path] = mixture_host(path, mixture)
+        inside.update(map(id, found[path].parts))
     for path, module in model.named_modules():
         if isinstance(module, TrainableTokensWrapper):
             inside.add(id(module.token_adapter))

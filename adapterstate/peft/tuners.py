@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from peft import PeftMixedModel, PeftModel
-from peft.tuners import AdaptionPromptModel
+from peft.tuners import AdaptionPromptModel, XLoraConfig, XLoraModel
 from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -31,6 +31,12 @@ def swapper_of(model: nn.Module) -> Any:
     return found if isinstance(found, AdaptionPromptModel) else None
 
 
+def mixture_of(model: nn.Module) -> XLoraModel | None:
+    """Return what mixes LoRAs in `model`, which has a tuner of its own below it; None for other methods."""
+    found = tuner_of(model)
+    return found if isinstance(found, XLoraModel) else None
+
+
 def carries_peft(model: nn.Module) -> bool:
     """Whether PEFT has put anything into `model`, or wraps it."""
     if isinstance(model, PeftModel | PeftMixedModel | AdaptionPromptModel) or tuner_of(model) is not None:
@@ -39,9 +45,12 @@ def carries_peft(model: nn.Module) -> bool:
 
 
 def configs_of(model: nn.Module) -> dict[str, Any]:
-    """Return PEFT's own mapping of adapter name to config, which it shares between its objects."""
+    """Return PEFT's own mapping of adapter name to config, which it shares between its objects.
+
+    The LoRAs of a mixture, which PEFT lists there too, are parts of its one adapter: of that, what is returned is a copy without them.
+    """
     found: dict[str, Any] = model.peft_config  # type: ignore[assignment]
-    return found
+    return found if mixture_of(model) is None else {name: config for name, config in found.items() if isinstance(config, XLoraConfig)}
 
 
 def hand_on_training(tuner: Any, gone: str, configs: Mapping[str, Any]) -> None:

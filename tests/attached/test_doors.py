@@ -579,16 +579,19 @@ def test_detaching_loses_nothing_silently(act: Any, reason: str, disabled: bool)
 
 
 def test_detaching_while_disabled() -> None:
-    """A model that `disable_adapters` has disabled is given back so: PEFT knows that it is, and enables it again."""
+    """A model that `disable_adapters` has disabled is given back as one that PEFT has disabled by itself, and PEFT enables it again."""
     model, state = attached()
-    output = model(X).detach()
+    output, plain = model(X).detach(), healthy_model()
     state.disable_adapters()
     state.detach()
+    plain.base_model.disable_adapter_layers()
     torch.manual_seed(0)
     assert torch.equal(model(X), Net()(X))
-    assert not model.has_active_enabled_adapter
+    assert model.has_active_enabled_adapter is plain.has_active_enabled_adapter
+    assert model.get_model_status() == plain.get_model_status()
     model.base_model.enable_adapter_layers()
     assert torch.equal(model(X), output)
+    assert model.has_active_enabled_adapter
 
 
 def test_detaching_attention() -> None:

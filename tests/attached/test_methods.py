@@ -19,7 +19,7 @@ from packaging.version import Version
 from peft import get_peft_model
 from torch import nn
 
-from adapterstate import AttachError, NotMergeableError, SingleActiveError, attach
+from adapterstate import NotMergeableError, SingleActiveError, attach
 from adapterstate.peft.hosts import AttentionHost, TokenHost
 from adapterstate.peft.methods import why_not_additive
 from adapterstate.peft.stand_ins import Afresh, _layer, merged_base, why_not_weighted
@@ -729,17 +729,3 @@ def test_one_at_a_time(name: str) -> None:
     plain = state.unload()
     with torch.no_grad():
         assert torch.equal(plain(input_ids=IDS).logits, base)
-
-
-def test_not_driven(tmp_path: Any) -> None:
-    """What PEFT activates anew in each forward is refused with that reason; nothing has changed."""
-    with quiet():
-        for name in "01":
-            expert = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], init_lora_weights=False)
-            get_peft_model(llama(), expert).save_pretrained(tmp_path / name)
-        experts = {name: str(tmp_path / name) for name in "01"}
-        mixture = get_peft_model(llama(), peft.XLoraConfig(task_type="CAUSAL_LM", hidden_size=16, xlora_depth=1, adapters=experts))
-    types = [type(module) for module in mixture.modules()]
-    with pytest.raises(AttachError, match="XLORA activates its experts anew"):
-        attach(mixture)
-    assert [type(module) for module in mixture.modules()] == types
