@@ -295,7 +295,7 @@ class MixtureDoors(TunerDoors):
 
 
 class SwappingDoors(Doors):
-    """Doors of what swaps adaption prompts. PEFT swaps while it builds, and puts back what was active."""
+    """Doors of what swaps adaption prompts. What PEFT swaps while it builds is put where the state says."""
 
     @_through
     def add_adapter(self, state: Any, adapter_name: str, config: Any) -> None:
@@ -319,9 +319,26 @@ class SwappingDoors(Doors):
     def disable_adapter_layers(self, state: Any) -> None:
         state.peft_disable_adapters()
 
-    @_through
-    def _temporarily_active(self, state: Any, adapter_name: str) -> Any:
-        return state.peft_unwatched(super()._temporarily_active(adapter_name))
+    def _temporarily_active(self, adapter_name: str) -> Any:
+        """As PEFT's, which can only come from another adapter."""
+        state = _driver(self)
+        return super()._temporarily_active(adapter_name) if state is None else state.peft_showing(self, adapter_name)
+
+    @property
+    def _active_adapter(self) -> str | None:
+        """The adapter whose modules stand in the model: only that one is saved as it stands."""
+        active: str | None = self.__dict__["_active_adapter"]
+        return None if active in self.__dict__["_cached_adapters"] else active
+
+    @_active_adapter.setter
+    def _active_adapter(self, name: str | None) -> None:
+        self.__dict__["_active_adapter"] = name
+
+    @property
+    def active_adapters(self) -> list[str]:
+        """The active adapters."""
+        state = None if _building(self) else _driver(self)
+        return list(super().active_adapters if state is None else state.active_adapters)
 
 
 class WeighingDoors(Doors):

@@ -7,7 +7,6 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -302,10 +301,18 @@ class PeftState(AdapterState):
         return "prompt_encoder" in self._hosts and not (self._facts.enabled and self._facts.active)
 
     @contextlib.contextmanager
-    def peft_unwatched(self, context: AbstractContextManager[None]) -> Iterator[None]:
-        """A context in which PEFT switches for itself, and puts back what it has switched."""
-        with _unwatched(self._link), context:
+    def peft_showing(self, swapper: nn.Module, name: str) -> Iterator[None]:
+        """A context in which the modules of adapter `name` stand in the model, for PEFT to save or load; it is no event."""
+        host = next(host for host in self._hosts.values() if host.module is swapper)
+        places = [*host.swaps(Context({}, (name,)), enabled=True)]
+        before = [(held, key, held[key]) for held, key, _ in places]
+        try:
+            for held, key, module in places:
+                held[key] = module
             yield
+        finally:
+            for held, key, module in before:
+                held[key] = module
 
     def peft_rebuild(self, layer: nn.Module) -> None:
         """Build what computes in place of `layer` anew, after its tensors have moved."""
@@ -669,16 +676,6 @@ def _inject(config: Any, model: nn.Module, name: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
         inject_adapter_in_model(config, model, name)
-
-
-@contextlib.contextmanager
-def _unwatched(link: Link) -> Iterator[None]:
-    """Let PEFT past the doors, in this thread."""
-    before, link.builder = link.builder, threading.get_ident()
-    try:
-        yield
-    finally:
-        link.builder = before
 
 
 def _parts(hosts: Iterable[Host]) -> Iterator[nn.Module]:

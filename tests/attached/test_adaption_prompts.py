@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -11,7 +13,7 @@ import pytest
 import torch
 from peft import AdaptionPromptConfig, get_peft_model
 
-from adapterstate import NotMergeableError, SingleActiveError, attach
+from adapterstate import AdapterState, NotMergeableError, SingleActiveError, attach
 from adapterstate.peft import audit
 
 from .test_methods import IDS, llama
@@ -169,6 +171,38 @@ def test_saving_loading_copying_and_unloading(tmp_path: Any) -> None:
     assert type(plain) is type(llama())
     assert adapted(plain) == []
     assert torch.equal(output(plain), wanted[""])
+
+
+OFF: dict[str, Callable[[AdapterState], Any]] = {
+    "none active": lambda state: state.set_adapter([]),
+    "disabled": lambda state: state.disable_adapters(),
+    "both": lambda state: (state.set_adapter([]), state.disable_adapters()),
+}
+
+
+@pytest.mark.parametrize("off", OFF)
+def test_saving_and_loading_what_is_not_in_place(tmp_path: Path, off: str) -> None:
+    """All adapters are saved, and others loaded, also while none is active or all are disabled; nothing is moved by it."""
+    wanted = expected()
+    model = made()
+    state = attach(model)
+    OFF[off](state)
+    facts = state.facts
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(tmp_path)
+        assert state.facts is facts
+        assert state.check() == ()
+        for name in ("one", "two"):
+            model.load_adapter(str(tmp_path / name), f"{name} again")
+    assert state.active_adapters == facts.active
+    assert state.check() == ()
+    assert torch.equal(output(model), wanted[""])
+    state.enable_adapters()
+    for name in ("one", "two"):
+        for adapter in (name, f"{name} again"):
+            state.set_adapter(adapter)
+            assert torch.equal(output(model), wanted[name])
 
 
 def test_swapped_past_the_doors() -> None:
