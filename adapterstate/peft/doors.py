@@ -137,7 +137,7 @@ class ModelDoors(Doors):
     @property
     def active_peft_config(self) -> Any:
         """The config of the first active adapter; of the first there is, where none is active."""
-        state = None if _building(self) else _driver(self)
+        state = _driver(self)
         return super().active_peft_config if state is None else state.peft_active_config()
 
     @property
