@@ -21,7 +21,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from adapterstate.peft.mixtures import computing, is_computing
-from adapterstate.peft.stand_ins import PLAIN
+from adapterstate.peft.stand_ins import PLAIN, SWITCHED
 
 DOOR = "_adapterstate_door"
 """Key in the ``__dict__`` of everything with doors: the `Link` of the model."""
@@ -386,7 +386,8 @@ class LayerDoors(Doors):
 
     @_through
     def delete_adapter(self, state: Any, adapter_name: str, *_: Any, **__: Any) -> None:
-        state.peft_delete_adapter(adapter_name)
+        if adapter_name in state.adapters:  # a loop over all layers asks for it again on the next one, and PEFT's layers allow that
+            state.peft_delete_adapter(adapter_name)
 
     @_through
     def merge(self, state: Any, safe_merge: bool = False, adapter_names: Any = None) -> None:
@@ -419,6 +420,13 @@ class _StandingIn:
 
 class StandingLayer(_StandingIn, LayerDoors):
     """A tuner layer that a twin computes for."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What is set on the layer, such as ``cast_input_dtype_enabled``, holds for its twin."""
+        super().__setattr__(name, value)
+        twin = self.__dict__[STAND_IN].module
+        if name in self.__dict__ and name in twin.__dict__ and name not in SWITCHED:
+            twin.__dict__[name] = value
 
     @property
     def weight(self) -> Any:

@@ -8,7 +8,7 @@ of the same parameters. Nothing of the layer, its base or its adapters is writte
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -19,7 +19,7 @@ from adapterstate.machine.records import Context
 from adapterstate.modules.wiring import normal_form, wire
 from adapterstate.modules.wrapping import BINDINGS, WIRING, generated_class
 from adapterstate.peft.hosts import AttentionHost, CopyHost, Host, TokenHost, leaves
-from adapterstate.projection import Share, Shares, View, view_of
+from adapterstate.projection import Shares, View, view_of
 from adapterstate.targets.tree import tensors_of
 
 PLAIN = "_adapterstate_plain"
@@ -41,12 +41,18 @@ class StandIn:
         view: the projection that it was made for.
         whole: whether `module` is called with its hooks; a layer's twin is not, since the layer's own hooks have run.
         merged: the base with the merged adapters in it, to be kept while they stay merged.
+        stamp: of what `merged` was computed from.
     """
 
     module: nn.Module
     view: View
     whole: bool
     merged: nn.Module | None = None
+    stamp: Stamp = ()
+
+    def is_stale(self, host: Host) -> bool:
+        """Whether a tensor, or a scale, that `merged` was computed from has changed since."""
+        return self.merged is not None and self.stamp != stamp_of(host, self.view.cached)
 
     def __call__(self, layer: nn.Module, args: Any, kwargs: Any) -> Any:
         """Compute, in the mode of `layer`."""
@@ -88,25 +94,44 @@ def stand_in(
     if not needs_stand_in(host, context, enabled=enabled):
         return None
     view = view_of(context, enabled=enabled)
+    kept = known if known is not None and view.cached and known.view.cached == view.cached else None
     if isinstance(host, CopyHost | TokenHost):
-        return _auxiliary(host, view, known)
-    merged = _kept(view, known) or merged or (merged_base(host, view.cached) if view.cached else None)
-    base = merged if view.reads_cache else None
-    twin = Afresh(host, base, view.live) if isinstance(host, AttentionHost) else _layer(host, base, view.live)
-    return StandIn(twin, view, whole=False, merged=merged)
+        found = _auxiliary(host, view, None if kept is None else kept.merged)
+    else:
+        merged = (kept and kept.merged) or merged or (merged_base(host, view.cached) if view.cached else None)
+        base = merged if view.reads_cache else None
+        twin = Afresh(host, base, view.live) if isinstance(host, AttentionHost) else _layer(host, base, view.live)
+        found = StandIn(twin, view, whole=False, merged=merged)
+    if found.merged is None:
+        return found
+    return attrs.evolve(found, stamp=kept.stamp if kept is not None and kept.merged is found.merged else stamp_of(host, view.cached))
 
 
-def _kept(view: View, known: StandIn | None) -> nn.Module | None:
-    """The merged base of the stand-in before, if the same adapters are merged in the same way."""
-    return known.merged if known is not None and view.cached and known.view.cached == view.cached else None
+Stamp = tuple[Any, ...]
+"""Identity and version of tensors, and scales."""
+
+
+def stamp_of(host: Host, shares: Shares) -> Stamp:
+    """Return the stamp of what the merged part of these adapters is computed from: the base and them, not the other adapters."""
+    merged = [share.name for share in shares]
+    others = {id(parameter) for name in host.present if name not in merged for parameter in host.parameters(name)}
+    own = [parameter for name in merged for parameter in host.parameters(name)]
+    tensors = [parameter for parameter in (*host.innermost().parameters(), *own) if id(parameter) not in others]
+    scales = [scaling[name] for part in host.parts for name in merged if name in (scaling := _scales_of(part))]
+    return (*((id(t), 0 if t.is_inference() else t._version) for t in tensors), *map(float, scales))
+
+
+def _scales_of(part: Any) -> Mapping[str, Any]:
+    """The scale of each adapter on one of PEFT's layers, if it keeps any."""
+    scaling = getattr(part, "scaling", None)
+    return scaling if isinstance(scaling, Mapping) else {}
 
 
 def why_not_weighted(host: Host, name: str) -> str:
     """Say why an adapter cannot have a weight here; empty when it can."""
     if isinstance(host, CopyHost | TokenHost):
         return ""
-    scales = [scaling for part in host.parts if isinstance(scaling := getattr(part, "scaling", None), dict)]
-    return "" if any(name in scaling for scaling in scales) else f"{type(host.module).__name__} keeps no scale to be weighted"
+    return "" if any(name in _scales_of(part) for part in host.parts) else f"{type(host.module).__name__} keeps no scale to be weighted"
 
 
 # ------------------------------------------------------------------------------------------------------------- tuner layers
@@ -141,6 +166,10 @@ class Afresh(nn.Module):
         return _layer(self.host, base, self.live).forward(*args, **kwargs)
 
 
+SWITCHED = ("merged_adapters", "_active_adapter", "_disable_adapters", "scaling")
+"""What a twin has of its own."""
+
+
 def _switch(host: Host, live: Shares) -> None:
     """Let twins of the parts of a layer compute with these adapters."""
     for part in host.parts:
@@ -148,14 +177,34 @@ def _switch(host: Host, live: Shares) -> None:
         own["merged_adapters"] = []
         own["_active_adapter"] = [share.name for share in live]
         own["_disable_adapters"] = not live
-        if any(share.weight != 1 and share.name in getattr(part, "scaling", ()) for share in live):
-            own["scaling"] = _weighted(part, live)
+        weights = {share.name: share.weight for share in live if share.weight != 1}
+        scales = _scales_of(part)
+        if not weights.keys().isdisjoint(scales):
+            own["scaling"] = (
+                Scales(scales.layer, weights)
+                if isinstance(scales, Scales)
+                else {name: scale * weights.get(name, 1) for name, scale in scales.items()}
+            )
 
 
-def _weighted(layer: Any, shares: Iterable[Share]) -> dict[str, float]:
-    """The scales of a layer, times the weights."""
-    here = [share for share in shares if share.weight != 1 and share.name in layer.scaling]
-    return {**layer.scaling, **{share.name: layer.scaling[share.name] * share.weight for share in here}}
+class Scales(Mapping[str, Any]):
+    """The scales that a layer has now, whatever has set them, times the weights."""
+
+    __slots__ = ("layer", "weights")
+
+    def __init__(self, layer: Any, weights: Mapping[str, float]) -> None:
+        self.layer = layer
+        self.weights = weights
+
+    def __getitem__(self, name: str) -> Any:
+        scale = self.layer.scaling[name]
+        return scale * self.weights[name] if name in self.weights else scale
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layer.scaling)
+
+    def __len__(self) -> int:
+        return len(self.layer.scaling)
 
 
 def _twin(layer: nn.Module, base: nn.Module | None = None) -> Any:
@@ -163,6 +212,8 @@ def _twin(layer: nn.Module, base: nn.Module | None = None) -> Any:
     twin = object.__new__(plain_class(layer))
     own = twin.__dict__
     own.update(layer.__dict__)
+    if _scales_of(layer):
+        own["scaling"] = Scales(layer, {})
     own["_modules"] = dict(layer._modules)
     if base is not None:
         own["_modules"]["base_layer"] = base
@@ -223,14 +274,14 @@ def _widened(module: nn.Module, name: str) -> tuple[str, torch.dtype | None]:
 # ------------------------------------------------------------------------------------------------------------ copies and rows
 
 
-def _auxiliary(host: CopyHost | TokenHost, view: View, known: StandIn | None) -> StandIn:
-    """What computes in place of a wrapper of copies or rows."""
+def _auxiliary(host: CopyHost | TokenHost, view: View, merged: nn.Module | None) -> StandIn:
+    """What computes in place of a wrapper of copies or rows; `merged` is the base with what is merged, if that is known."""
     if view.reads_cache:
-        merged = _kept(view, known) or _combined(host, View(cached=view.cached, reads_cache=True))
+        merged = merged or _combined(host, View(cached=view.cached, reads_cache=True))
         return StandIn(merged, view, whole=True, merged=merged)
     if not view.replacing:
         # PEFT's token layer unmerges when it is called disabled, so that it is never called so
-        return StandIn(host.base(), view, whole=True, merged=_kept(view, known))
+        return StandIn(host.base(), view, whole=True, merged=merged)
     return StandIn(_combined(host, view), view, whole=True)
 
 

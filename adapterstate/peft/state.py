@@ -40,6 +40,7 @@ from adapterstate.peft.stand_ins import (
     merged_base,
     needs_stand_in,
     plain_class,
+    stamp_of,
     stand_in,
     why_not_weighted,
 )
@@ -131,6 +132,10 @@ class PeftState(AdapterState):
             raise errors.AttachError(f"the copy has lost the adapters at {missing}; nothing has changed")
         self._modules = {path: host.module for path, host in self._hosts.items()}
         self._facts = facts
+        for host in self._hosts.values():  # the tensors of a copy have identities and versions of their own
+            known: StandIn | None = host.module.__dict__.get(STAND_IN)
+            if known is not None and known.merged is not None:
+                host.module.__dict__[STAND_IN] = attrs.evolve(known, stamp=stamp_of(host, known.view.cached))
 
     @exclusive
     def detach(self) -> None:
@@ -552,10 +557,10 @@ class PeftState(AdapterState):
         self._write_all(transaction)
 
     def _write_all(self, transaction: Transaction) -> None:
-        """Collect the whole projection."""
+        """Collect the whole projection; what is merged is merged anew."""
         facts = self._facts
         for host in self._hosts.values():
-            self._write_host(transaction, host, facts)
+            self._write_host(transaction, host, facts, afresh=True)
         self._write_flags(transaction, facts, self._hosts, facts.adapters)
         self._write_roots(transaction, facts)
 
@@ -565,14 +570,24 @@ class PeftState(AdapterState):
             if getattr(thing, name, _NOTHING) != value:
                 transaction.item(thing.__dict__, name, value)
 
-    def _write_host(self, transaction: Transaction, host: Host, facts: Facts, merged: nn.Module | None = None) -> None:
-        """Collect the fields of one layer, and what computes in its place; `merged` is its base with what is merged, if that is known."""
+    def _write_host(
+        self, transaction: Transaction, host: Host, facts: Facts, merged: nn.Module | None = None, *, afresh: bool = False
+    ) -> None:
+        """Collect the fields of one layer, and what computes in its place.
+
+        Args:
+            transaction: where to.
+            host: the layer.
+            facts: the state.
+            merged: its base with what is merged, if that is known.
+            afresh: whether nothing of what computed in its place before is kept.
+        """
         self._write_fields(transaction, host, facts)
         if isinstance(host, ApartHost):
             self._swap(transaction, host, facts.context_of(host.path), enabled=facts.enabled)
             return
         layer: nn.Module = host.module
-        known: StandIn | None = layer.__dict__.get(STAND_IN)
+        known: StandIn | None = None if afresh else layer.__dict__.get(STAND_IN)
         found = stand_in(host, facts.context_of(host.path), enabled=facts.enabled, known=known, merged=merged)
         if found is not None:
             transaction.item(layer.__dict__, STAND_IN, found)
@@ -636,6 +651,8 @@ class PeftState(AdapterState):
             layer: Any = host.module
             if needs_stand_in(host, context, enabled=facts.enabled) is not stands_in(layer):
                 yield Finding(path, "what computes here", "as the state says", type(layer).__name__)
+            elif stands_in(layer) and layer.__dict__[STAND_IN].is_stale(host):
+                yield Finding(path, "the merged weight", "computed from the present tensors", "stale: one of them has changed since")
         for name, adapter in facts.adapters.items():
             want = requires_grad(facts, name, self._options.grad_follows)
             for path in adapter.modules:
