@@ -385,9 +385,10 @@ class LayerDoors(Doors):
         state.set_requires_grad(adapter_names, requires_grad)
 
     @_through
-    def delete_adapter(self, state: Any, adapter_name: str, *_: Any, **__: Any) -> None:
-        if adapter_name in state.adapters:  # a loop over all layers asks for it again on the next one, and PEFT's layers allow that
-            state.peft_delete_adapter(adapter_name)
+    def delete_adapter(self, state: Any, adapter_name: Any, *_: Any, **__: Any) -> None:
+        gone = [name for name in _listed(adapter_name) if name in state.adapters]
+        if gone:  # a loop over all layers asks for it again on the next one, and PEFT's layers allow that
+            state.peft_delete_adapter(gone)
 
     @_through
     def merge(self, state: Any, safe_merge: bool = False, adapter_names: Any = None) -> None:

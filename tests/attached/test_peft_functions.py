@@ -11,6 +11,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from packaging.version import Version
 from peft import inject_adapter_in_model
 from peft.helpers import disable_input_dtype_casting, rescale_adapter_scale
 from peft.utils.hotswap import hotswap_adapter
@@ -20,6 +21,7 @@ from adapterstate import AdapterState, attach
 
 from .models import CONFIGS, Net, X, attached, lora, shake
 
+OLD = Version(peft.__version__) < Version("0.20")
 functional = pytest.importorskip("peft.functional", reason="this PEFT has no such functions")
 
 STATES: dict[str, Callable[[AdapterState], Any]] = {
@@ -61,6 +63,8 @@ def test_switching_freezing_and_deleting(make: Callable[[], tuple[Any, AdapterSt
     functional.set_requires_grad(model, ["e", "b"])
     functional.set_requires_grad(model, "b", False)
     assert [name for name in state.adapters if state.trainable(name)] == ["e"]
+    if OLD:  # there, PEFT goes on to look for what it has deleted
+        return
     wanted = output(model)
     functional.delete_adapter(model, "b", "lora_")
     assert state.adapters == ("e", "d")
@@ -172,6 +176,8 @@ def test_hotswapping(tmp_path: Path) -> None:
         wanted[1].set_adapter("d", weights=[0.5])
         hotswap_adapter(model, str(tmp_path / "d"), "d")
         assert torch.equal(output(model), output(wanted[0]))
+        if Version(peft.__version__) < Version("0.21"):  # which does not look
+            return
         state.merge_adapter()
         with pytest.raises(ValueError, match="currently merged"):
             hotswap_adapter(model, str(tmp_path / "d"), "d")
