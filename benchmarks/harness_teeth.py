@@ -26,6 +26,7 @@ from harness.toy import Toy  # noqa: E402
 
 from adapterstate.testing import DEFAULT_SETTINGS, AdapterStateMachine, check_adapter_system  # noqa: E402
 from adapterstate.testing.ours import StateSystem  # noqa: E402
+from adapterstate.testing.peft import PeftSystem  # noqa: E402
 
 QUICK = hypothesis.settings(DEFAULT_SETTINGS, phases=[hypothesis.Phase.generate])
 
@@ -56,7 +57,7 @@ def attempt(system: Any, seed: int) -> tuple[str, int, float]:
     return "", len(made), time.perf_counter() - start
 
 
-CORRECT = {system.__name__: system for system in (Toy, StateSystem)}
+CORRECT = {system.__name__: system for system in (Toy, StateSystem, PeftSystem)}
 
 
 def main() -> None:
