@@ -350,6 +350,20 @@ class WeighingDoors(Doors):
         state.peft_build("add_weighted_adapter", adapter_name, build)
 
 
+class HookingDoors(Doors):
+    """The door of tuners that hook their layers for one forward, to say which adapter is for which sample."""
+
+    @contextlib.contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """As PEFT's, which leaves its hooks in the layers where the forward raises."""
+        hooks = super()._enable_peft_forward_hooks(*args, **kwargs)
+        hooks.__enter__()
+        try:
+            yield
+        finally:
+            hooks.__exit__(None, None, None)
+
+
 class AllocatingDoors(Doors):
     """The door of the rank allocation of AdaLoRA and AdaMSS."""
 
@@ -488,7 +502,8 @@ def _generate(plain: type[nn.Module], standing_in: bool) -> type[nn.Module]:
     elif issubclass(plain, BaseTuner):
         weighs = (WeighingDoors,) if hasattr(plain, "add_weighted_adapter") else ()
         own = MixtureDoors if issubclass(plain, XLoraModel) else LoraTunerDoors if issubclass(plain, LoraModel) else TunerDoors
-        doors = (own, *weighs, *((AllocatingDoors,) if hasattr(plain, "update_and_allocate") else ()))
+        hooks = (HookingDoors,) if hasattr(plain, "_enable_peft_forward_hooks") and own is not MixtureDoors else ()
+        doors = (own, *weighs, *hooks, *((AllocatingDoors,) if hasattr(plain, "update_and_allocate") else ()))
     elif issubclass(plain, AdaptionPromptModel):
         doors = (SwappingDoors,)
     elif issubclass(plain, AuxiliaryTrainingWrapper):

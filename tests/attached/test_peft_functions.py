@@ -213,3 +213,14 @@ def test_what_is_stale() -> None:
         assert driven.check() == ()
     state.unmerge_adapter()
     torch.testing.assert_close(output(copied.model), output(model))
+
+
+def test_a_mixed_batch_that_fails() -> None:
+    """A forward that raises leaves no hooks in the layers: PEFT's would name adapters for the samples of every later one."""
+    model, state = attached("eb")
+    wanted = output(model)
+    with pytest.raises(TypeError, match="Mixed batching"):  # the copy of a block
+        model(X, adapter_names=["e", "__base__"])
+    assert torch.equal(output(model), wanted)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert state.check() == ()
