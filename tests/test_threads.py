@@ -123,25 +123,25 @@ def entered(context: AbstractContextManager[Any]) -> None:
         pass
 
 
+HELD: list[tuple[Callable[[AdapterState], Any], str]] = [
+    (lambda state: state.set_adapter("b"), "set_adapter(['b'])"),
+    (lambda state: state.set_adapter(names=["b", "a"], weights=[1, 2]), "set_adapter(['b', 'a'], weights=[1.0, 2.0])"),
+    (lambda state: state.set_adapter(3, weights="x"), "set_adapter([])"),
+    (lambda state: state.add_adapter("c", LoraConfig(target_modules=["0"]), "sum"), "add_adapter(['c'], on_overlap='sum')"),
+    (lambda state: state.set_requires_grad("a", False), "set_requires_grad(['a'], False)"),
+    (lambda state: state.merge_and_unload(adapter_names=["a"]), "merge_and_unload(['a'])"),
+    (lambda state: entered(state.disable_adapter()), "disable_adapter()"),
+    (lambda state: entered(state.use_adapter("b")), "use_adapter(['b'])"),
+    (lambda state: entered(state.hold()), "hold()"),
+    (lambda state: state.repair(), "repair()"),
+    (lambda state: state.delete_adapter(), "delete_adapter()"),
+    (lambda state: state.delete_adapter("a", "b"), "delete_adapter()"),
+]
+"""What is called, and what the refusal calls it."""
+
+
 @pytest.mark.filterwarnings("ignore:.*was called without `with`:UserWarning")  # see test_a_refused_context_was_entered
-@pytest.mark.parametrize(
-    ("act", "call"),
-    [
-        (lambda state: state.set_adapter("b"), "set_adapter(['b'])"),
-        (lambda state: state.set_adapter(names=["b", "a"], weights=[1, 2]), "set_adapter(['b', 'a'], weights=[1.0, 2.0])"),
-        (lambda state: state.set_adapter(3, weights="x"), "set_adapter([])"),
-        (lambda state: state.add_adapter("c", LoraConfig(target_modules=["0"]), "sum"), "add_adapter(['c'], on_overlap='sum')"),
-        (lambda state: state.set_requires_grad("a", False), "set_requires_grad(['a'], False)"),
-        (lambda state: state.merge_and_unload(adapter_names=["a"]), "merge_and_unload(['a'])"),
-        (lambda state: entered(state.disable_adapter()), "disable_adapter()"),
-        (lambda state: entered(state.use_adapter("b")), "use_adapter(['b'])"),
-        (lambda state: entered(state.hold()), "hold()"),
-        (lambda state: state.repair(), "repair()"),
-        (lambda state: state.delete_adapter(), "delete_adapter()"),
-        (lambda state: state.delete_adapter("a", "b"), "delete_adapter()"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("act", "call"), HELD, ids=[call for _, call in HELD])
 def test_hold_refuses_events_of_its_own_thread(state: AdapterState, act: Callable[[AdapterState], Any], call: str) -> None:
     """Inside `hold` an event of the same thread is refused by the call that it was, not waited for, whichever it is.
 

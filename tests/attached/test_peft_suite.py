@@ -330,6 +330,15 @@ def test_allocation_of_adamss() -> None:
         masked.append([parameter.requires_grad for parameter in model.parameters()])
     assert masked[0] == masked[1]
     assert len(set(masked[0])) == 2
+    state = attach(model)
+    own = [parameter for name, parameter in model.named_parameters() if "adamss_" in name and "one" in name.split(".")]
+    hidden = sum(not parameter.requires_grad for parameter in own)
+    assert 0 < hidden < len(own)
+    assert [finding.what for finding in state.check()] == ["requires_grad"] * hidden
+    state.set_adapter([])
+    state.set_adapter("one")  # a switch takes the masks off, as in PEFT
+    assert all(parameter.requires_grad for parameter in own)
+    assert state.check() == ()
 
 
 def test_status_shows_what_was_written_past_the_doors() -> None:
