@@ -646,7 +646,7 @@ class AdapterState:
         entry = self._entry(name, found)
         batch: Batch | None = None
         with Transaction(self._journal, draws=prepared.prospect is not None) as transaction:
-            if not entry.is_noop:
+            if not entry.is_noop or prepared.leaves:
                 modules = self._collect(transaction, found, prepared)
                 batch = transaction.batch() if keeps else None
                 self._compiles.watch(transaction, self.model, found.before, found.after, modules)

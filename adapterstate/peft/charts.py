@@ -27,6 +27,13 @@ def single_active(_: Situation, event: Event) -> Sequence[Refusal]:
     return [Refusal("single_active", "", reason, names)]
 
 
+@guard("the layers of each adapter are its own")
+def layers_apart(_: Situation, event: Event) -> Sequence[Refusal]:
+    """Adding an adapter moves no other adapter's layers, and puts none into a copy that an adapter trains."""
+    found = event.reports.get("layers_apart", {})
+    return [Refusal("layers_apart", where, reason, event.adapters) for where, reason in found.items()]
+
+
 MADE_WITH_THE_MODEL = "PEFT makes a mixture of LoRAs together with the model; unload() gives the model back without"
 """Why nothing is added to a mixture, and why it is not deleted, other than by unloading."""
 
@@ -40,7 +47,11 @@ def made_with_the_model(_: Situation, event: Event) -> Sequence[Refusal]:
     return [Refusal("made_with_the_model", where, reason, event.adapters) for where, reason in found.items()]
 
 
-PEFT_CHARTS = CHARTS.with_guard("merge_adapter", contributions_add).with_guard("set_adapter", contributions_add)
+PEFT_CHARTS = (
+    CHARTS.with_guard("merge_adapter", contributions_add)
+    .with_guard("set_adapter", contributions_add)
+    .with_guard("add_adapter", layers_apart)
+)
 """The charts of models that carry PEFT's layers."""
 
 ALONE_CHARTS = PEFT_CHARTS.with_guard("set_adapter", single_active)

@@ -20,6 +20,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
+from adapterstate.errors import AttachError
 from adapterstate.peft.mixtures import computing, is_computing
 from adapterstate.peft.stand_ins import PLAIN, SWITCHED
 
@@ -27,6 +28,11 @@ DOOR = "_adapterstate_door"
 """Key in the ``__dict__`` of everything with doors: the `Link` of the model."""
 STAND_IN = "_adapterstate_stand_in"
 """Key in the ``__dict__`` of a layer: what computes in its place."""
+ORPHAN = (
+    "{!r} was copied out of an attached model, without the model, while something computed in its place; nothing has changed. Copy the "
+    "whole model, or unmerge and leave weights and policies before."
+)
+"""What is said of a part that PEFT's own methods would take for merged."""
 
 
 def _driver(self: nn.Module) -> Any:
@@ -49,11 +55,7 @@ def _switch(event: Callable[..., Any]) -> Callable[..., Any]:
         if _building(self):
             return None
         state = _driver(self)
-        return (
-            getattr(super(_doors_of(self, event.__name__), self), event.__name__)(*args, **kwargs)
-            if state is None
-            else event(self, state, *args, **kwargs)
-        )
+        return _past(self, event.__name__)(*args, **kwargs) if state is None else event(self, state, *args, **kwargs)
 
     return door
 
@@ -64,18 +66,23 @@ def _through(event: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(event)
     def door(self: Any, *args: Any, **kwargs: Any) -> Any:
         state = None if _building(self) else _driver(self)
-        return (
-            getattr(super(_doors_of(self, event.__name__), self), event.__name__)(*args, **kwargs)
-            if state is None
-            else event(self, state, *args, **kwargs)
-        )
+        return _past(self, event.__name__)(*args, **kwargs) if state is None else event(self, state, *args, **kwargs)
 
     return door
 
 
-def _doors_of(self: Any, name: str) -> type:
-    """The class of doors that has this one, among the classes of `self`."""
-    return next(cls for cls in type(self).__mro__ if cls in ALL and name in cls.__dict__)
+def _past(self: Any, name: str) -> Any:
+    """PEFT's own method, behind the door of this name.
+
+    Raises:
+        AttachError: `self` is a part that was copied without its model, and PEFT's methods would go by flags that say less than there is.
+    """
+    if not _building(self):
+        orphans = (path for path, module in self.named_modules() if STAND_IN in module.__dict__)
+        for path in orphans:
+            raise AttachError(f"{name} of {type(self).__name__} is refused: {ORPHAN.format(path)}")
+    doors = next(cls for cls in type(self).__mro__ if cls in ALL and name in cls.__dict__)
+    return getattr(super(doors, self), name)
 
 
 def _listed(names: str | Sequence[str]) -> list[str]:
@@ -428,6 +435,8 @@ class _StandingIn:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Let the stand-in compute; batches that name an adapter for each sample are PEFT's."""
+        if STAND_IN not in self.__dict__:  # kept by a hook since something stood in
+            return type(self).forward(self, *args, **kwargs)
         if kwargs.get("adapter_names") is not None:
             return super().forward(*args, **kwargs)
         return self.__dict__[STAND_IN](self, args, kwargs)

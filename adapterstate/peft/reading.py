@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 from torch import nn
 
-from adapterstate.errors import ArgumentError
+from adapterstate.errors import ArgumentError, AttachError
 from adapterstate.machine.plan import state_of
 from adapterstate.machine.records import AdapterFacts, Context, Facts, ModuleFacts, SlotFacts
 from adapterstate.peft.hosts import Host
@@ -45,6 +45,10 @@ def audit(model: nn.Module) -> tuple[Finding, ...]:
     """As `adapterstate.peft.audit`."""
     if not isinstance(model, nn.Module) or not carries_peft(model):
         raise ArgumentError(f"audit was given a {type(model).__name__}; a model with PEFT's layers is expected; nothing has changed")
+    try:
+        configs_of(model)
+    except AttachError as error:
+        raise ArgumentError(f"audit: {error}") from None
     return read(model).findings
 
 

@@ -166,6 +166,40 @@ class Afresh(nn.Module):
         return _layer(self.host, base, self.live).forward(*args, **kwargs)
 
 
+HELD_FORWARD = "_old_forward"
+"""Key in the ``__dict__`` of a module that accelerate has hooked: the forward that its hooks run."""
+
+
+@attrs.frozen(eq=False)
+class Forward:
+    """The forward of a layer's class, whichever that is when it is called."""
+
+    layer: nn.Module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute."""
+        return type(self.layer).forward(self.layer, *args, **kwargs)
+
+
+def own_forward(layer: nn.Module) -> str:
+    """Return the key under which a layer itself holds the forward that its class had once; empty where it holds none."""
+    key = next((key for key in (HELD_FORWARD, "forward") if key in layer.__dict__), "")
+    return key if getattr(layer.__dict__.get(key), "__self__", None) is layer else ""
+
+
+def why_not_reached(layer: nn.Module) -> str:
+    """Say why nothing could compute in place of a layer; empty when it could."""
+    held = layer.__dict__.get(HELD_FORWARD, layer.__dict__.get("forward"))
+    if held is None or own_forward(layer) or (isinstance(held, Forward) and held.layer is layer):
+        return ""
+    return "its forward was replaced on the layer itself, so that nothing can compute in its place"
+
+
+def _without_hooks(module: nn.Module) -> dict[str, Any]:
+    """What a module holds, without what others have put around its forward: on a twin, that would run the module itself."""
+    return {key: value for key, value in module.__dict__.items() if key not in ("forward", HELD_FORWARD, "_hf_hook")}
+
+
 SWITCHED = ("merged_adapters", "_active_adapter", "_disable_adapters", "scaling")
 """What a twin has of its own."""
 
@@ -211,7 +245,7 @@ def _twin(layer: nn.Module, base: nn.Module | None = None) -> Any:
     """Another object of PEFT's class with the same parameters, and another base layer if one is given."""
     twin = object.__new__(plain_class(layer))
     own = twin.__dict__
-    own.update(layer.__dict__)
+    own.update(_without_hooks(layer))
     if _scales_of(layer):
         own["scaling"] = Scales(layer, {})
     own["_modules"] = dict(layer._modules)
@@ -328,7 +362,7 @@ def _structure(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
     """Copy the modules at and below `module`; parameters and buffers are the same objects, in the same dicts."""
     if id(module) not in copies:
         twin = object.__new__(plain_class(module))
-        twin.__dict__.update(module.__dict__)
+        twin.__dict__.update(_without_hooks(module))
         copies[id(module)] = twin
         twin.__dict__["_modules"] = {name: None if child is None else _structure(child, copies) for name, child in module._modules.items()}
     return copies[id(module)]

@@ -20,7 +20,7 @@ from adapterstate import errors
 from adapterstate.changes import may_accept_otherwise
 from adapterstate.commit import Transaction
 from adapterstate.link import LINK, Link, Options
-from adapterstate.machine.arguments import refuse_strange_policy
+from adapterstate.machine.arguments import names_of, refuse_strange_policy
 from adapterstate.machine.charts import Charts
 from adapterstate.machine.plan import Plan
 from adapterstate.machine.records import Context, Event, Facts, Policy, Proposal, Refusal
@@ -28,23 +28,26 @@ from adapterstate.memory import key_of
 from adapterstate.peft import texts
 from adapterstate.peft.apart import ApartHost
 from adapterstate.peft.charts import ALONE_CHARTS, MADE_WITH_THE_MODEL, MIXTURE_CHARTS, PEFT_CHARTS
-from adapterstate.peft.doors import DOOR, STAND_IN, class_with_doors, has_doors, stands_in
+from adapterstate.peft.doors import DOOR, ORPHAN, STAND_IN, class_with_doors, has_doors, stands_in
 from adapterstate.peft.hosts import CopyHost, Host, TokenHost, why_not_exact
 from adapterstate.peft.methods import rewrites_base, runs_alone, why_not_additive
 from adapterstate.peft.reading import read, slots_of
 from adapterstate.peft.stand_ins import (
+    Forward,
     StandIn,
     beyond_peft,
     changed_values,
     combined_values,
     merged_base,
     needs_stand_in,
+    own_forward,
     plain_class,
     stamp_of,
     stand_in,
+    why_not_reached,
     why_not_weighted,
 )
-from adapterstate.peft.survey import hosts_of
+from adapterstate.peft.survey import hosts_of, in_copies
 from adapterstate.peft.tuners import configs_of, forget, hand_on_training, mixture_of, swapper_of, tuner_of
 from adapterstate.projection import Shares, requires_grad, shares_of
 from adapterstate.records import Finding
@@ -79,6 +82,7 @@ class PeftState(AdapterState):
 
     def _begin(self, *, repair: bool) -> None:
         """Read what PEFT's flags say, put the doors in, and make the flags those of the state."""
+        self._refuse_to_drive()
         reading = read(self.model)
         stuck = [finding for finding in reading.findings if not finding.mendable]
         repair = repair or reading.is_decided
@@ -107,6 +111,18 @@ class PeftState(AdapterState):
             transaction.commit(object())
         if reading.findings:
             warnings.warn("attach has repaired what broke rules:\n" + "\n".join(f"  {f}" for f in reading.findings), stacklevel=4)
+
+    def _refuse_to_drive(self) -> None:
+        """Raise an `AttachError` for what no state can be read of."""
+        kind = type(self.model).__name__
+        copied = next((path for path, module in self.model.named_modules() if STAND_IN in module.__dict__), None)
+        if copied is not None:
+            raise errors.AttachError(f"attach to {kind} is refused: {ORPHAN.format(copied)}")
+        for path, wrapper in in_copies(hosts_of(self.model)).items():
+            raise errors.AttachError(
+                f"attach to {kind} is refused: PEFT has put the layer {path!r} into {wrapper!r}, of which adapters train copies; "
+                "nothing has changed. Choose modules_to_save in which no adapter has layers."
+            )
 
     def _roots(self) -> list[nn.Module]:
         """The objects above the layers, whose fields name what is active."""
@@ -227,8 +243,7 @@ class PeftState(AdapterState):
     @exclusive
     def peft_delete_adapter(self, names: Names) -> None:
         """`delete_adapter`, of one adapter or several."""
-        gone = (names,) if isinstance(names, str) else tuple(names)
-        self._run("delete_adapter", self._deletion(gone))
+        self._run("delete_adapter", self._deletion(names_of("delete_adapter", names)))
 
     @exclusive
     def peft_build(self, door: str, name: str, build: Callable[[], Any], config: Any = None, *, is_trainable: bool = False) -> Any:
@@ -263,14 +278,25 @@ class PeftState(AdapterState):
 
     def _arrivals(self, hosts: Mapping[str, Host], on_overlap: Policy, *, asked: bool) -> Iterator[Event]:
         """The events that PEFT's building amounts to: one for each config that was not there before."""
+        apart = self._not_apart(hosts)
         for name, config in configs_of(self.model).items():
             if name not in self._facts.adapters:
                 slots = {path: here[name] for path, here in slots_of(hosts, {name: config}).items() if name in here}
                 wanted = "frozen" if getattr(config, "inference_mode", False) else "trainable"
-                nowhere = {} if slots else {"targets_match": {"": texts.matches_nothing(config)}}
-                yield Event("add_adapter", (name,), wanted, on_overlap=on_overlap, proposal=Proposal(config, slots), reports=nowhere)
+                reports = {"layers_apart": apart, **({} if slots else {"targets_match": {"": texts.matches_nothing(config)}})}
+                yield Event("add_adapter", (name,), wanted, on_overlap=on_overlap, proposal=Proposal(config, slots), reports=reports)
                 if asked and wanted == "trainable":
                     yield Event("set_requires_grad", (name,), "trainable")
+
+    def _not_apart(self, hosts: Mapping[str, Host]) -> dict[str, str]:
+        """Where what PEFT has built touches the layers of the adapters that were there, with what it does."""
+        found = {path: f"PEFT puts a layer into {wrapper!r}, of which adapters train copies" for path, wrapper in in_copies(hosts).items()}
+        present = {path: set(host.present) for path, host in hosts.items()}
+        for name, adapter in self._facts.adapters.items():
+            here = {path for path, names in present.items() if name in names}
+            for path in here ^ set(adapter.modules):
+                found.setdefault(path, f"PEFT gives {name!r} weights here" if path in here else f"PEFT takes the weights of {name!r} away")
+        return found
 
     def peft_refuse_injecting(self) -> None:
         """Refuse what PEFT has begun to inject past the state, and take back the config that it has put in for that.
@@ -380,9 +406,10 @@ class PeftState(AdapterState):
         for name, weight in zip(event.adapters, event.weights or (), strict=False):
             for path in self._facts.adapters[name].modules if weight != 1 and name in self._facts.adapters else ():
                 host = self._hosts[path]
-                if isinstance(host, CopyHost | TokenHost):
+                reason = why_not_reached(host.module)
+                if isinstance(host, CopyHost | TokenHost) and not reason:
                     continue
-                reason = why_not_additive(self._facts.adapters[name].config) or why_not_weighted(host, name)
+                reason = reason or why_not_additive(self._facts.adapters[name].config) or why_not_weighted(host, name)
                 if isinstance(host, ApartHost):
                     reason = f"{host.what} has no weight"
                 if reason:
@@ -413,6 +440,10 @@ class PeftState(AdapterState):
         for path in facts.paths_of(names):
             host, context = self._hosts[path], facts.modules[path].context
             merged = {name for name in context.active if name in names or name in context.merged}
+            reason = why_not_reached(host.module) or _why_not_at_hand(host)
+            if reason and not isinstance(host, ApartHost):
+                broken[path] = reason
+                continue
             if isinstance(host, CopyHost | TokenHost):
                 continue
             if isinstance(host, ApartHost):
@@ -515,6 +546,8 @@ class PeftState(AdapterState):
         for host in self._hosts.values():
             self._swap(transaction, host, Context({}, ()), enabled=True)
         transaction.drop(plain.__dict__, "peft_config")
+        if LOADED_FLAG in plain.__dict__:
+            transaction.item(plain.__dict__, LOADED_FLAG, False)
         self._take_doors(transaction)
         transaction.attribute(self, "_modules", {})
         transaction.attribute(self, "_hosts", {})
@@ -591,6 +624,8 @@ class PeftState(AdapterState):
         found = stand_in(host, facts.context_of(host.path), enabled=facts.enabled, known=known, merged=merged)
         if found is not None:
             transaction.item(layer.__dict__, STAND_IN, found)
+            if key := own_forward(layer):
+                transaction.item(layer.__dict__, key, Forward(layer))
         else:
             transaction.drop(layer.__dict__, STAND_IN)
         if (found is not None) is not stands_in(layer):
@@ -618,6 +653,8 @@ class PeftState(AdapterState):
     def _write_roots(self, transaction: Transaction, facts: Facts) -> None:
         """Collect the fields of PEFT's objects above the layers."""
         active = facts.active[0] if len(facts.active) == 1 else list(facts.active)
+        if LOADED_FLAG in self.model.__dict__:
+            transaction.item(self.model.__dict__, LOADED_FLAG, bool(facts.adapters))
         for part in self._roots():
             if part.__dict__.get("active_adapter", _NOTHING) not in (_NOTHING, active):
                 transaction.item(part.__dict__, "active_adapter", active)
@@ -651,6 +688,10 @@ class PeftState(AdapterState):
             layer: Any = host.module
             if needs_stand_in(host, context, enabled=facts.enabled) is not stands_in(layer):
                 yield Finding(path, "what computes here", "as the state says", type(layer).__name__)
+            elif stands_in(layer) and (reason := why_not_reached(layer)):
+                yield Finding(path, "what runs when the layer is called", "what computes in its place", reason, mendable=False)
+            elif stands_in(layer) and own_forward(layer) and not _reaches(layer):
+                yield Finding(path, "what runs when the layer is called", "what computes in its place", "PEFT's forward")
             elif stands_in(layer) and layer.__dict__[STAND_IN].is_stale(host):
                 yield Finding(path, "the merged weight", "computed from the present tensors", "stale: one of them has changed since")
         for name, adapter in facts.adapters.items():
@@ -662,6 +703,8 @@ class PeftState(AdapterState):
 
 
 _NOTHING: Any = object()
+LOADED_FLAG = "_hf_peft_config_loaded"
+"""Whether a transformers model says of itself that it carries adapters: its saving goes by it."""
 
 
 def _charts_of(model: nn.Module) -> Charts:
@@ -669,6 +712,17 @@ def _charts_of(model: nn.Module) -> Charts:
     if mixture_of(model) is not None:
         return MIXTURE_CHARTS
     return ALONE_CHARTS if runs_alone(model) else PEFT_CHARTS
+
+
+def _reaches(layer: nn.Module) -> bool:
+    """Whether the forward that a layer itself holds is that of the class that it has now."""
+    return getattr(layer.__dict__[own_forward(layer)], "__func__", None) is type(layer).forward
+
+
+def _why_not_at_hand(host: Host) -> str:
+    """Say why the values of a host cannot be computed with; empty when they can."""
+    offloaded = not isinstance(host, ApartHost) and any(parameter.is_meta for parameter in host.innermost().parameters())
+    return "its weight is offloaded, and not at hand" if offloaded else ""
 
 
 def _other_fields(host: Host, facts: Facts) -> Iterator[Finding]:

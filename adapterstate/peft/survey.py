@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from peft.tuners.lora.layer import MultiheadAttention as LoraAttention
 from peft.tuners.trainable_tokens import TrainableTokensLayer
@@ -51,6 +51,12 @@ def hosts_of(model: nn.Module) -> dict[str, Host]:
             inside.update(map(id, stack))
             found[path] = (StackHost if len(stack) > 1 else Host)(path, module, shared)
     return found
+
+
+def in_copies(hosts: Mapping[str, Host]) -> dict[str, str]:
+    """Return where a layer stands in a module that copies replace, each with the path of that module."""
+    wrappers = [path for path, host in hosts.items() if isinstance(host, CopyHost)]
+    return {path: wrapper for path in hosts for wrapper in wrappers if path.startswith(f"{wrapper}.")}
 
 
 def _beside(model: nn.Module, tuner: BaseTuner | None) -> Iterator[tuple[str, Host]]:

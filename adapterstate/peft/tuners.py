@@ -12,6 +12,8 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
+from adapterstate.errors import AttachError
+
 KEYED = (dict, nn.ModuleDict, nn.ParameterDict, BufferDict)
 """The kinds of containers in which PEFT keeps something for each adapter under its name."""
 _NOT_THEIRS = frozenset(("model", "base_layer", *vars(nn.Module())))
@@ -49,7 +51,11 @@ def configs_of(model: nn.Module) -> dict[str, Any]:
 
     The LoRAs of a mixture, which PEFT lists there too, are parts of its one adapter: of that, what is returned is a copy without them.
     """
-    found: dict[str, Any] = model.peft_config  # type: ignore[assignment]
+    found: dict[str, Any] | None = getattr(model, "peft_config", None)
+    if found is None:
+        inside = next((path for path, module in model.named_modules() if path and isinstance(module, PeftModel | PeftMixedModel)), "")
+        recipe = f" Its part {inside!r} is a PeftModel: give that." if inside else ""
+        raise AttachError(f"{type(model).__name__} has PEFT's layers in it, but no peft_config of its own; nothing has changed.{recipe}")
     return found if mixture_of(model) is None else {name: config for name, config in found.items() if isinstance(config, XLoraConfig)}
 
 
