@@ -15,8 +15,9 @@ from torch import nn
 from adapterstate import AdapterState, ArgumentError, AttachError, EventRefusedError, NotMergeableError, attach
 from adapterstate.peft import audit
 
-from .models import Net, X, attached, differences, look, lora, peft_model
+from .models import Net, X, attached, differences, healthy_model, look, lora, peft_model
 from .test_methods import answer, llama
+from .test_transformers import own_mixin
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT uses what transformers has deprecated
 
@@ -57,11 +58,9 @@ def test_hooks_of_accelerate(name: str, when: str) -> None:
     STATES[name](other)
     wanted = output(plain)
     if when == "before attach":
-        model = peft_model("ebd")
-        plain_again, other = attached("ebd")
-        model.load_state_dict(plain_again.state_dict())
+        model = healthy_model("ebd")
         hook(model)
-        state = attach(model, repair=True)
+        state = attach(model)
     else:
         model, state = attached("ebd")
     if when == "after attach":
@@ -167,7 +166,8 @@ def test_leaving_after_the_last_adapter(leave: str) -> None:
     attach(get_peft_model(plain, lora()))
 
 
-@pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
+@own_mixin
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PEFT, that there was a config already, and of files that name no base
 def test_what_a_transformers_model_says_of_itself(tmp_path: Path) -> None:
     """A model that had adapters saves as one that has none, after the last delete and after unloading, and takes others."""
     for leave in ("delete", "unload", "merge_and_unload"):
