@@ -401,8 +401,12 @@ class PeftState(AdapterState):
         return Prepared((attrs.evolve(event, reports={"contributions_add": reports}),)) if reports else prepared
 
     def _unweighable(self, event: Event) -> dict[str, str]:
-        """Where a weight other than 1 has no meaning."""
+        """Where a weight other than 1 has no meaning, and where copies could not be combined."""
         found: dict[str, str] = {}
+        for path, record in self._facts.modules.items() if len(event.adapters) > 1 else ():
+            host, names = self._hosts[path], [name for name in event.adapters if name in record.context.present]
+            if len(names) > 1 and isinstance(host, CopyHost | TokenHost) and (reason := why_not_reached(host.module)):
+                found[path] = f"{names} cannot be combined: {reason}"
         for name, weight in zip(event.adapters, event.weights or (), strict=False):
             for path in self._facts.adapters[name].modules if weight != 1 and name in self._facts.adapters else ():
                 host = self._hosts[path]

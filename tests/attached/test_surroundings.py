@@ -91,10 +91,15 @@ def test_a_forward_of_its_own() -> None:
         with pytest.raises(NotMergeableError, match="its forward was replaced on the layer itself"):
             refused()
         assert differences(before, look(model, state)) == []
+    head = model.base_model.model.head1
+    own = head.forward
+    head.forward = lambda *args, **kwargs: own(*args, **kwargs)
+    with pytest.raises(EventRefusedError, match="cannot be combined: its forward was replaced"):
+        state.set_adapter(["e", "b"], on_overlap="sum")
     state.set_adapter("b")
     state.disable_adapters()
     torch.testing.assert_close(output(model), output(base()))
-    del layer.forward
+    del layer.forward, head.forward
     state.enable_adapters()
     state.set_adapter("e")
     state.merge_adapter()
