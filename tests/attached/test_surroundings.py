@@ -210,6 +210,10 @@ def test_parts_that_are_copied() -> None:
                     getattr(copied, name)()
         assert differences(before, dict(copied.state_dict())) == []
     state.unmerge_adapter()
+    state.set_adapter("e", weights=[0.5])
+    with pytest.raises(AttachError, match="copied out of an attached model"):
+        attach(copy.deepcopy(model.base_model))
+    state.set_adapter("e")
     tuner = copy.deepcopy(model.base_model)
     tuner.disable_adapter_layers()
     assert torch.equal(output(tuner), output(base()))
