@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,14 +47,17 @@ def write_values(
     """Collect the writes that put `values` into the base.
 
     A parameter keeps its identity. Where the ends of a tie differ, the ends that keep the old value keep the `Parameter`, and the changed
-    ones get a new one; where all ends change, those that agree with the first end keep it.
+    ones get a new one; where all ends change, those that agree with the first end keep it. A transformers model whose embeddings are not
+    tied any more says so in its config, or it would be tied again when it is loaded.
     """
     new = {(id(modules[path]), name): value for path, named in values.items() for name, value in named.items()}
     trainable = {id(parameter) for name, parameter in model.named_parameters() if name in set(base_trainable)}
     for tensor, ends in _ends(model).values():
         found = [(end, new.get((id(end[0]), end[1]))) for end in ends]
         if any(value is not None for _, value in found):
-            _write_ends(transaction, tensor, found, accepts=id(tensor) in trainable)
+            groups = _write_ends(transaction, tensor, found, accepts=id(tensor) in trainable)
+            if len(groups) > 1:
+                _untie(transaction, getattr(model, "config", None), groups)
 
 
 def _ends(model: nn.Module) -> dict[int, tuple[torch.Tensor, list[End]]]:
@@ -66,8 +72,20 @@ def _ends(model: nn.Module) -> dict[int, tuple[torch.Tensor, list[End]]]:
     return ends
 
 
-def _write_ends(transaction: Transaction, tensor: torch.Tensor, found: Sequence[tuple[End, torch.Tensor | None]], *, accepts: bool) -> None:
-    """Collect the writes for one base tensor and its ends."""
+def _untie(transaction: Transaction, config: Any, groups: Sequence[Sequence[End]]) -> None:
+    """Collect what the config says of the embeddings, where the input's and the output's come to differ."""
+    kinds = [{isinstance(module, nn.Embedding) for module, _ in ends} for ends in groups]
+    if getattr(config, "tie_word_embeddings", False) and any(one != two for one, two in itertools.combinations(kinds, 2)):
+        transaction.attribute(config, "tie_word_embeddings", False)
+        warnings.warn(
+            "Input and output embeddings differ after merging. Setting tie_word_embeddings=False in the model's config.", stacklevel=2
+        )
+
+
+def _write_ends(
+    transaction: Transaction, tensor: torch.Tensor, found: Sequence[tuple[End, torch.Tensor | None]], *, accepts: bool
+) -> list[list[End]]:
+    """Collect the writes for one base tensor and its ends; return the ends that stay together."""
     groups: list[tuple[torch.Tensor | None, list[End]]] = []
     for end, value in found:
         for known, ends in groups:
@@ -84,3 +102,4 @@ def _write_ends(transaction: Transaction, tensor: torch.Tensor, found: Sequence[
         fresh = nn.Parameter(value, requires_grad=accepts) if isinstance(tensor, nn.Parameter) else value
         for module, name in ends:
             transaction.item(module._parameters if isinstance(fresh, nn.Parameter) else module._buffers, name, fresh)
+    return [ends for _, ends in groups]

@@ -42,7 +42,7 @@ REASONS = {
     r"osf_merge_and_unload": "expects that a merge cannot be undone; here it can",
     r"overlapping_token_indices_merging\[": "looks for words in what pytest prints of an error, which is cut off before them",
     r"Conv2d \d OFT|Conv2d2 \d OFT": "merges OFT on a convolution, which gives something else wherever its patches overlap",
-    r"merge_layers_multi\[OFT|merge.*OFT Same": "merges several OFT adapters, which run one on the result of the other",
+    r"merge_layers_multi\[(OFT|C3A)|merge.*OFT Same": "merges several OFT or C3A adapters, which run one on the result of the other",
     r"test_active_adapter.*(LNTuning|OSF|trainable_tokens)|different_modules_to_save_works\[(LNT|OSF)": "activates together what PEFT "
     "does not compute, or not all of; here the switch is refused",
     r"irregular": "asks one layer for something and expects the others to stay; here a layer's methods are the model's",

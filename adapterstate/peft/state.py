@@ -518,9 +518,8 @@ class PeftState(AdapterState):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 for name in gone:
-                    for host in self._hosts.values():
-                        if name in host.present:
-                            host.delete(name)
+                    for host in [host for host in self._hosts.values() if name in host.present]:  # ends of a tie share what is deleted
+                        host.delete(name)
                     configs.pop(name, None)
                     forget(tuner_of(self.model), name)
                     hand_on_training(tuner_of(self.model), name, configs)

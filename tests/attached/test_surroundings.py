@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from adapterstate import AdapterState, ArgumentError, AttachError, EventRefusedError, NotMergeableError, attach
+from adapterstate import LoraConfig as OwnLoraConfig
 from adapterstate.peft import audit
 
 from .models import Net, X, attached, differences, healthy_model, look, lora, peft_model
@@ -241,3 +242,46 @@ def test_deleting_what_is_no_name(names: Any) -> None:
     with pytest.raises(ArgumentError):
         model.delete_adapter(names)
     assert differences(before, look(model, state)) == []
+
+
+def tied() -> Any:
+    """A very small language model whose embeddings are tied."""
+    model = llama()
+    model.config.tie_word_embeddings = True
+    model.lm_head.weight = model.model.embed_tokens.weight
+    return model
+
+
+def test_ends_of_a_tie_forget_alike() -> None:
+    """Of rows that a tied head shares with the embeddings, nothing is left at either end when their adapter is deleted."""
+    model = get_peft_model(tied(), tuned(trainable_token_indices=[1, 2]), adapter_name="one")
+    attach(model)
+    model.add_adapter("two", tuned(trainable_token_indices=[1, 3]))
+    ends = [module for module in model.modules() if hasattr(module, "token_adapter")]
+    assert len(ends) == 2
+    model.delete_adapter("two")
+    assert [end._adapters for end in ends] == [{"one"}, {"one"}]
+    model.delete_adapter("one")
+    assert [end._adapters for end in ends] == [set(), set()]
+
+
+@pytest.mark.filterwarnings("ignore:Model .*tie_word_embeddings=True:UserWarning")
+@pytest.mark.parametrize("carried", [True, False], ids=["PEFT", "plain"])
+def test_embeddings_that_come_apart(carried: bool, tmp_path: Path) -> None:
+    """Merged into one end, tied embeddings are tied no more: the config says so, and what is saved is what is loaded."""
+    model = tied()
+    if carried:
+        state = attach(get_peft_model(model, tuned(target_modules=["embed_tokens"])))
+    else:
+        state = attach(model)
+        state.add_adapter("one", OwnLoraConfig(r=2, target_modules=["embed_tokens"], init_lora_weights=False))
+    wanted = answer(state.model.eval())
+    with pytest.warns(UserWarning, match="Setting tie_word_embeddings=False"):
+        merged: Any = state.merge_and_unload()
+    assert not merged.config.tie_word_embeddings
+    torch.testing.assert_close(answer(merged), wanted)
+    merged.save_pretrained(tmp_path)
+    torch.testing.assert_close(answer(type(merged).from_pretrained(tmp_path).eval()), wanted)
+    other = attach(get_peft_model(tied(), tuned()))
+    kept: Any = other.merge_and_unload()
+    assert kept.config.tie_word_embeddings
