@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -52,12 +51,18 @@ def write_values(
     """
     new = {(id(modules[path]), name): value for path, named in values.items() for name, value in named.items()}
     trainable = {id(parameter) for name, parameter in model.named_parameters() if name in set(base_trainable)}
+    embeddings, apart = _embeddings(model)
     for tensor, ends in _ends(model).values():
         found = [(end, new.get((id(end[0]), end[1]))) for end in ends]
         if any(value is not None for _, value in found):
             groups = _write_ends(transaction, tensor, found, accepts=id(tensor) in trainable)
-            if len(groups) > 1:
-                _untie(transaction, getattr(model, "config", None), groups)
+            sides = {id(ends[0][0]) in embeddings for ends in groups}
+            apart = apart or len(sides) > 1
+    if apart and getattr(getattr(model, "config", None), "tie_word_embeddings", False):
+        transaction.attribute(model.config, "tie_word_embeddings", False)
+        warnings.warn(
+            "Input and output embeddings differ after merging. Setting tie_word_embeddings=False in the model's config.", stacklevel=2
+        )
 
 
 def _ends(model: nn.Module) -> dict[int, tuple[torch.Tensor, list[End]]]:
@@ -72,14 +77,17 @@ def _ends(model: nn.Module) -> dict[int, tuple[torch.Tensor, list[End]]]:
     return ends
 
 
-def _untie(transaction: Transaction, config: Any, groups: Sequence[Sequence[End]]) -> None:
-    """Collect what the config says of the embeddings, where the input's and the output's come to differ."""
-    kinds = [{isinstance(module, nn.Embedding) for module, _ in ends} for ends in groups]
-    if getattr(config, "tie_word_embeddings", False) and any(one != two for one, two in itertools.combinations(kinds, 2)):
-        transaction.attribute(config, "tie_word_embeddings", False)
-        warnings.warn(
-            "Input and output embeddings differ after merging. Setting tie_word_embeddings=False in the model's config.", stacklevel=2
-        )
+def _embeddings(model: nn.Module) -> tuple[set[int], bool]:
+    """The ids of the modules that embed the input of a transformers model, and whether the output's have another weight."""
+    found: list[dict[int, nn.Parameter]] = []
+    for kind in ("get_input_embeddings", "get_output_embeddings"):
+        module = None
+        with contextlib.suppress(AttributeError, NotImplementedError):
+            module = getattr(model, kind)()
+        held = module.modules() if isinstance(module, nn.Module) else ()
+        found.append({id(part): part._parameters["weight"] for part in held if part._parameters.get("weight") is not None})  # type: ignore[misc]
+    first, last = (next(iter(weights.values()), None) for weights in found)
+    return set(found[0]), first is not None and last is not None and first is not last
 
 
 def _write_ends(

@@ -282,6 +282,10 @@ def test_embeddings_that_come_apart(carried: bool, tmp_path: Path) -> None:
     torch.testing.assert_close(answer(merged), wanted)
     merged.save_pretrained(tmp_path)
     torch.testing.assert_close(answer(type(merged).from_pretrained(tmp_path).eval()), wanted)
-    other = attach(get_peft_model(tied(), tuned()))
-    kept: Any = other.merge_and_unload()
+    kept: Any = attach(get_peft_model(tied(), tuned())).merge_and_unload()
     assert kept.config.tie_word_embeddings
+    apart = tied()  # by someone else
+    apart.lm_head.weight = nn.Parameter(apart.lm_head.weight.detach() + 1)
+    with pytest.warns(UserWarning, match="Setting tie_word_embeddings=False"):
+        kept = attach(get_peft_model(apart, tuned())).merge_and_unload()
+    assert not kept.config.tie_word_embeddings
