@@ -5,7 +5,7 @@ A `Wiring` is made anew whenever the projection of its module changes, and put i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -158,7 +158,12 @@ def stamp_of(module: nn.Module, bindings: Bindings, shares: Shares) -> Stamp:
         for part in bindings[share.name].parts:
             copied = module._buffers if is_auxiliary(part.method) else {}
             sources += [part.tensors[key] for key in part.tensors if key not in copied]
-    return tuple((id(t), 0 if t.is_inference() else t._version) for t in sources if t is not None)
+    return stamped(t for t in sources if t is not None)
+
+
+def stamped(tensors: Iterable[torch.Tensor]) -> Stamp:
+    """Return identity and version of these tensors; tensors of inference mode have no version."""
+    return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)
 
 
 def normal_form(module: nn.Module, bindings: Bindings, shares: Shares, path: str = "") -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from adapterstate.machine.records import Context
-from adapterstate.modules.wiring import normal_form, wire
+from adapterstate.modules.wiring import normal_form, stamped, wire
 from adapterstate.modules.wrapping import BINDINGS, WIRING, generated_class
 from adapterstate.peft.hosts import AttentionHost, CopyHost, Host, TokenHost, leaves
 from adapterstate.projection import Shares, View, view_of
@@ -118,7 +118,7 @@ def stamp_of(host: Host, shares: Shares) -> Stamp:
     own = [parameter for name in merged for parameter in host.parameters(name)]
     tensors = [parameter for parameter in (*host.innermost().parameters(), *own) if id(parameter) not in others]
     scales = [scaling[name] for part in host.parts for name in merged if name in (scaling := _scales_of(part))]
-    return (*((id(t), 0 if t.is_inference() else t._version) for t in tensors), *map(float, scales))
+    return stamped(tensors), tuple(map(float, scales))
 
 
 def _scales_of(part: Any) -> Mapping[str, Any]:

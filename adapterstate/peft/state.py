@@ -444,14 +444,13 @@ class PeftState(AdapterState):
         for path in facts.paths_of(names):
             host, context = self._hosts[path], facts.modules[path].context
             merged = {name for name in context.active if name in names or name in context.merged}
-            reason = why_not_reached(host.module) or _why_not_at_hand(host)
-            if reason and not isinstance(host, ApartHost):
+            if isinstance(host, ApartHost):
+                broken[path] = f"{host.what} is not merged into a weight"
+                continue
+            if reason := why_not_reached(host.module) or _why_not_at_hand(host):
                 broken[path] = reason
                 continue
             if isinstance(host, CopyHost | TokenHost):
-                continue
-            if isinstance(host, ApartHost):
-                broken[path] = f"{host.what} is not merged into a weight"
                 continue
             strange = next((reason for name in context.active if (reason := why_not_additive(facts.adapters[name].config))), "")
             if merged != set(context.active) and strange:
@@ -656,7 +655,7 @@ class PeftState(AdapterState):
     def _write_roots(self, transaction: Transaction, facts: Facts) -> None:
         """Collect the fields of PEFT's objects above the layers."""
         active = facts.active[0] if len(facts.active) == 1 else list(facts.active)
-        if LOADED_FLAG in self.model.__dict__:
+        if self.model.__dict__.get(LOADED_FLAG, _NOTHING) not in (_NOTHING, bool(facts.adapters)):
             transaction.item(self.model.__dict__, LOADED_FLAG, bool(facts.adapters))
         for part in self._roots():
             if part.__dict__.get("active_adapter", _NOTHING) not in (_NOTHING, active):
@@ -724,7 +723,7 @@ def _reaches(layer: nn.Module) -> bool:
 
 def _why_not_at_hand(host: Host) -> str:
     """Say why the values of a host cannot be computed with; empty when they can."""
-    offloaded = not isinstance(host, ApartHost) and any(parameter.is_meta for parameter in host.innermost().parameters())
+    offloaded = any(parameter.is_meta for parameter in host.innermost().parameters())
     return "its weight is offloaded, and not at hand" if offloaded else ""
 
 
